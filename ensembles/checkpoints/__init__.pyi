@@ -1,3 +1,9 @@
+from .adapters.average import average_adapters as average_adapters
+from .adapters.plan import AdapterPlan as AdapterPlan
+from .adapters.plan import plan_adapters as plan_adapters
+from .adapters.writing import AdapterReport as AdapterReport
+from .adapters.writing import ModuleRank as ModuleRank
+from .adapters.writing import write_adapters as write_adapters
 from .averaging.batch_norm import recalibrate_batch_norm as recalibrate_batch_norm
 from .averaging.moving_averages import EMA as EMA
 from .averaging.moving_averages import LAWA as LAWA
@@ -37,6 +43,8 @@ from .planning.plan import plan as plan
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.reading.documents import read_recipes as read_recipes
+from .recipes.writing import recipe_text as recipe_text
+from .recipes.writing import save_recipe as save_recipe
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel

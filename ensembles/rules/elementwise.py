@@ -65,7 +65,9 @@ def mean(stack: Array, weights: Float64) -> Array:
 
 
 @register(RULES, signed=True, weight_sum_matters=True, fused=True)
-def linear_combination(stack: Array, weights: Float64, *, scale: float = 1.0) -> Array:
+def linear_combination(
+    stack: Array, weights: Float64, *, scale: float = 1.0, normalize: bool = False
+) -> Array:
     """Scaled sum, scale * sum(w[i] x[i]), rounded once.
 
     Unlike the mean it is not divided by the sum of the weights.
@@ -78,11 +80,14 @@ def linear_combination(stack: Array, weights: Float64, *, scale: float = 1.0) ->
         Weight of each member, of any sign; they may sum to any number.
     scale : float, default=1.0
         Factor of the sum, of any sign; 0 gives zeros.
+    normalize : bool, default=False
+        Whether the sum is divided by the sum of the weights.
 
     Raises
     ------
     ValueError
-        If ``scale`` is not a finite number.
+        If ``scale`` is not a finite number, or the weights sum to zero with
+        ``normalize=True``.
 
     Notes
     -----
@@ -93,7 +98,14 @@ def linear_combination(stack: Array, weights: Float64, *, scale: float = 1.0) ->
         raise ValueError(
             f"scale of 'linear_combination' must be a finite number, found {scale!r}"
         )
-    return weighted_mean(stack, weights * float(scale), total=1.0)
+    total = math.fsum(weights) if normalize else 1.0
+    if total == 0:
+        raise ValueError(
+            "weights of 'linear_combination' must not sum to zero with normalize=True"
+        )
+    if scale == 1:
+        return weighted_mean(stack, weights, total)
+    return weighted_mean(stack, weights * float(scale), total)
 
 
 @register(RULES, fused=True)

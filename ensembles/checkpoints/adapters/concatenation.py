@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Float64
-
-
-class Factors(NamedTuple):
-    """Factors of an update ``b @ a`` in memory.
-
-    Parameters
-    ----------
-    a : ndarray of shape (rank, n_inputs)
-        First factor.
-    b : ndarray of shape (n_outputs, rank)
-        Second factor.
-    """
-
-    a: Float64
-    b: Float64
+from ensembles.checkpoints.formats.lora.adapter import Factors
 
 
 def concatenated(updates: Sequence[Factors], weights: Sequence[float]) -> Factors:
@@ -42,5 +26,6 @@ def concatenated(updates: Sequence[Factors], weights: Sequence[float]) -> Factor
     """
     b = [weight * update.b for weight, update in zip(weights, updates, strict=True)]
     return Factors(
-        np.concatenate([update.a for update in updates]), np.concatenate(b, axis=1)
+        np.concatenate([update.a for update in updates], axis=-2),
+        np.concatenate(b, axis=-1),
     )

@@ -305,6 +305,9 @@ class Checkpoint:
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
+    made_from : tuple of Checkpoint, default=()
+        Checkpoints that the tensors of a virtual one are from, such as a stack of the
+        layers of several; empty for others.
     """
 
     name: str
@@ -327,6 +330,7 @@ class Checkpoint:
     keys: tuple[str, ...] = ()
     beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    made_from: tuple[Checkpoint, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.names:

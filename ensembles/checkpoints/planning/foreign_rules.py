@@ -57,7 +57,8 @@ OTHERS = {
     **dict.fromkeys(("greedy_soup", "greedy"), "it is a selection: ensemble soup"),
     **dict.fromkeys(
         ("passthrough", "frankenmerge", "copy_region", "slices"),
-        "it copies layers; there is no rule that stacks or selects layers of members",
+        "it stacks layers of members: write them as slices of a recipe, and pass it to "
+        "ensemble merge",
     ),
     **dict.fromkeys(
         ("cat", "svd", "ties_svd", "dare_ties_svd", "dare_linear_svd"),
@@ -107,7 +108,7 @@ PARAMETER_HINTS = (
     ),
     ("rescale_factor", "r", "pass it minus 1 as r (--param r=0.2)"),
     ("beta", "gamma", "pass it as gamma (--param gamma=0.01)"),
-    ("filter_wise", None, "one ratio for each row is not available"),
+    ("filter_wise", "vectors", "it is vectors='row' (--param vectors=row)"),
     (
         "nuslerp_row_wise nuslerp_flatten",
         "vectors",

@@ -99,7 +99,7 @@ class GatheredRows:
         row = np.empty((1, self._row_size), self.dtype)
         for number in np.flatnonzero(column >= 0):
             rows, places = column[[number]], np.zeros(1, int)
-            _copy_rows(self._parts[number], rows, row, places)
+            _copy_rows(self._parts[int(number)], rows, row, places)
             total += row[0].astype(np.float64)
         return round_to_dtype(total / np.count_nonzero(column >= 0), self.dtype)
 

@@ -207,6 +207,10 @@ def _gathered(
     n_padding: int,
 ) -> Iterator[Tensor]:
     """Tensor of each model, with the rows of the vocabulary."""
+    is_whole = np.array_equal(rows[0], np.arange(parts[0].shape[axis]))
+    if is_whole and not n_padding and _are_equal(parts, rows, choices):
+        yield from parts
+        return
     for number, own in enumerate(rows):
         keeps = (own >= 0) & ~choices.is_forced
         part = np.where(keeps, number, choices.part)
@@ -220,6 +224,15 @@ def _gathered(
             both = [tensor, mean]
             tensor = GatheredRows(both, part, row, row[None], axis=axis).tensor
         yield tensor
+
+
+def _are_equal(parts: Sequence[Tensor], rows: Integers, choices: _Choices) -> bool:
+    """Whether the rows of all tensors are the same tokens, and none is replaced."""
+    return (
+        bool((rows == rows[0]).all())
+        and not choices.is_forced.any()
+        and len({(tensor.shape, tensor.dtype) for tensor in parts}) == 1
+    )
 
 
 def _shape_problem(name: str, models: Sequence[Model]) -> str:

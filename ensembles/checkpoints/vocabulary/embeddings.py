@@ -86,9 +86,9 @@ def n_vocabulary_rows(checkpoint: Checkpoint, n_tokens: int) -> int:
     ValueError
         If neither says it.
     """
-    sizes = dict.fromkeys(size for _, size in vocabulary_sizes(checkpoint.config))
+    sizes = {size for _, size in vocabulary_sizes(checkpoint.config)}
     if len(sizes) == 1:
-        return next(iter(sizes))
+        return sizes.pop()
     rows = {
         tensor.shape[0]
         for name, tensor in checkpoint.layout.items()
@@ -97,10 +97,11 @@ def n_vocabulary_rows(checkpoint: Checkpoint, n_tokens: int) -> int:
         and (tensor.shape[0] in sizes if sizes else tensor.shape[0] >= n_tokens)
     }
     if len(rows) != 1:
+        found = ", ".join(map(str, sorted(sizes))) or "none"
+        n_rows = ", ".join(map(str, sorted(rows))) or "no"
         raise ValueError(
             f"config.json of {checkpoint.name} must have the size of the vocabulary "
-            f"(vocab_size), found {listed([str(s) for s in sizes]) or 'none'}, and "
-            f"embeddings with {listed([str(r) for r in sorted(rows)]) or 'no'} rows"
+            f"(vocab_size), found {found}, and embeddings with {n_rows} rows"
         )
     return rows.pop()
 

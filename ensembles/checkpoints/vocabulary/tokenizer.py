@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.regular_files import read_regular
 
 TOKENIZER = "tokenizer.json"
@@ -40,23 +41,24 @@ class Tokenizer:
     ----------
     name : str
         Path of its directory, for messages.
-    data : dict
-        Content of ``tokenizer.json``.
     ids : dict of str to int
         Id of each token, including added tokens.
+    added : dict of str to dict
+        Properties of the added tokens, by token.
     files : dict of str to bytes
         Files that it is loaded from, by name.
     """
 
     name: str
-    data: dict[str, Any]
     ids: dict[str, int]
+    added: dict[str, dict[str, Any]]
     files: dict[str, bytes]
 
     @property
-    def added(self) -> dict[str, dict[str, Any]]:
-        """Properties of the added tokens, by token."""
-        return {entry["content"]: entry for entry in self.data.get("added_tokens", [])}
+    def data(self) -> dict[str, Any]:
+        """Content of ``tokenizer.json``, which is large: it is parsed each time."""
+        data: dict[str, Any] = json.loads(self.files[TOKENIZER])
+        return data
 
     @property
     def config(self) -> dict[str, Any]:
@@ -70,20 +72,18 @@ class Tokenizer:
         return max(self.ids.values(), default=-1) + 1
 
 
-def read_tokenizer(path: Path, names: Iterable[str] | None = None) -> Tokenizer | None:
-    """Tokenizer of a directory.
+def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    """Tokenizer of a model, from its auxiliary files.
 
     Parameters
     ----------
-    path : Path
-        Directory of a model, or of a tokenizer alone.
-    names : iterable of str or None, default=None
-        Names of the files to look at; None means all of the directory.
+    checkpoint : Checkpoint
+        Opened model, or a directory with a tokenizer alone.
 
     Returns
     -------
     Tokenizer or None
-        None if the directory has no files of a tokenizer.
+        None if it has no files of a tokenizer.
 
     Raises
     ------
@@ -93,16 +93,14 @@ def read_tokenizer(path: Path, names: Iterable[str] | None = None) -> Tokenizer 
     ValueError
         If the files are damaged, or cannot be converted.
     """
-    if names is None:
-        names = [entry.name for entry in path.iterdir() if entry.is_file()]
-    names = sorted(filter(FILES.fullmatch, names))
-    if TOKENIZER not in names:
-        if not any(COPIES.fullmatch(name) for name in names):
-            return None
-        files = _converted(path)
+    names = sorted(filter(FILES.fullmatch, checkpoint.files))
+    if TOKENIZER in names:
+        files = {name: checkpoint.read_file(name) for name in names}
+    elif any(COPIES.fullmatch(name) for name in names):
+        files = _converted(Path(str(checkpoint.path)))
     else:
-        files = {name: read_regular(path / name) for name in names}
-    return parse_tokenizer(str(path), files)
+        return None
+    return parse_tokenizer(checkpoint.name, files)
 
 
 def parse_tokenizer(name: str, files: Mapping[str, bytes]) -> Tokenizer:
@@ -126,13 +124,13 @@ def parse_tokenizer(name: str, files: Mapping[str, bytes]) -> Tokenizer:
     """
     try:
         data = json.loads(files[TOKENIZER])
-        ids = token_ids(data)
+        added = {entry["content"]: entry for entry in data.get("added_tokens", [])}
+        return Tokenizer(name, token_ids(data), added, dict(files))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{name}/{TOKENIZER} must have a model with a vocabulary, as the package "
             f"tokenizers writes it: {error!r:.200}"
         ) from None
-    return Tokenizer(name, data, ids, dict(files))
 
 
 def token_ids(data: Mapping[str, Any]) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ensembles.checkpoints.vocabulary.tokenizer import (
@@ -13,6 +12,7 @@ from ensembles.checkpoints.vocabulary.tokenizer import (
     PLAIN,
     TOKENIZER,
     Tokenizer,
+    parse_tokenizer,
     token_ids,
 )
 
@@ -79,7 +79,7 @@ def with_tokens(tokenizer: Tokenizer, tokens: Mapping[str, Entry]) -> Tokenizer:
     for entry in entries:
         entry["id"] = ids[entry["content"]]
     data["added_tokens"].sort(key=lambda entry: entry["id"])
-    return rewritten(tokenizer, data, ids)
+    return rewritten(tokenizer, data)
 
 
 def without_tokens(tokenizer: Tokenizer, n_rows: int) -> Tokenizer:
@@ -104,7 +104,8 @@ def without_tokens(tokenizer: Tokenizer, n_rows: int) -> Tokenizer:
     unused = {token for token, index in tokenizer.ids.items() if index >= n_rows}
     if not unused:
         return tokenizer
-    model = tokenizer.data["model"]
+    data = tokenizer.data
+    model = data["model"]
     in_model = unused - tokenizer.added.keys()
     if in_model and not isinstance(model["vocab"], dict):
         raise ValueError(
@@ -119,8 +120,7 @@ def without_tokens(tokenizer: Tokenizer, n_rows: int) -> Tokenizer:
         if "merges" in model:
             model["merges"] = [m for m in model["merges"] if not _uses(m, unused)]
     entries = [e for t, e in tokenizer.added.items() if t not in unused]
-    data = {**tokenizer.data, "model": model, "added_tokens": entries}
-    return rewritten(tokenizer, data, token_ids(data))
+    return rewritten(tokenizer, {**data, "model": model, "added_tokens": entries})
 
 
 def _uses(merge: Any, tokens: set[str]) -> bool:
@@ -129,9 +129,7 @@ def _uses(merge: Any, tokens: set[str]) -> bool:
     return not tokens.isdisjoint([*pair, "".join(pair)])
 
 
-def rewritten(
-    tokenizer: Tokenizer, data: Mapping[str, Any], ids: Mapping[str, int]
-) -> Tokenizer:
+def rewritten(tokenizer: Tokenizer, data: Mapping[str, Any]) -> Tokenizer:
     """A tokenizer with another ``tokenizer.json``, and files that agree with it.
 
     Parameters
@@ -140,8 +138,6 @@ def rewritten(
         The tokenizer.
     data : mapping
         New content of ``tokenizer.json``.
-    ids : mapping of str to int
-        Id of each token.
 
     Returns
     -------
@@ -151,6 +147,7 @@ def rewritten(
     """
     files = {n: text for n, text in tokenizer.files.items() if not COPIES.fullmatch(n)}
     files[TOKENIZER] = _encoded(data)
+    ids = token_ids(data)
     config = tokenizer.config
     if "added_tokens_decoder" in config:
         config["added_tokens_decoder"] = {
@@ -158,7 +155,7 @@ def rewritten(
             for entry in data["added_tokens"]
         }
         files[CONFIG] = _encoded(config)
-    return replace(tokenizer, data=dict(data), ids=dict(ids), files=files)
+    return parse_tokenizer(tokenizer.name, files)
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ensembles.checkpoints.adapters.concatenation import Factors, concatenated
+from ensembles.checkpoints.adapters.concatenation import concatenated
+from ensembles.checkpoints.formats.lora.adapter import Factors
 
 
 def test_the_product_is_the_weighted_sum_of_the_updates() -> None:

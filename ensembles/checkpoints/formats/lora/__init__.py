@@ -1,0 +1,1 @@
+"""Low-rank adapters (LoRA) in the files of PEFT, kohya and diffusers."""
