@@ -47,6 +47,7 @@ from .recipes.reading.documents import read_recipes as read_recipes
 from .recipes.stages import StagedPlan as StagedPlan
 from .recipes.stages import plan_recipes as plan_recipes
 from .recipes.stages import write_recipes as write_recipes
+from .recipes.transplant import transplant_tokenizer as transplant_tokenizer
 from .recipes.writing import recipe_text as recipe_text
 from .recipes.writing import save_recipe as save_recipe
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_model(folder: Path, n_rows: int, seed: int, *, eos: int) -> None:
+def write_model(folder: Path, n_rows: int, seed: int, *, eos: int | None) -> None:
     rng = np.random.default_rng(seed)
     shapes = {
         "model.embed_tokens.weight": (n_rows, WIDTH),
@@ -93,7 +93,7 @@ def check(
             have = {n: rows[token] for n, rows in by_model.items() if token in rows}
             default = np.mean([*have.values()], 0) if have else 0.0
             default = have.get(base, default)
-            if token in (fixed or {}):
+            if fixed is not None and token in fixed:
                 have, default = {}, fixed[token](by_model)
             rows = [have.get(name, default) for name in members]
             weights = np.arange(1, len(members) + 1)

@@ -1,17 +1,20 @@
 """Tensors whose rows are gathered from others."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
 
+from ensembles._typing import Array
 from ensembles.checkpoints.formats.checkpoint import MemorySource, Tensor
 from ensembles.checkpoints.views import rows as module
 from ensembles.checkpoints.views.rows import (
     MEAN,
     ZERO,
     GatheredRows,
-    MeanRow,
     common_dtype,
+    mean_row,
     read_rows,
 )
 from ensembles.dtypes import round_to_dtype
@@ -23,7 +26,9 @@ def tensor_of(array: np.ndarray) -> Tensor:
     return Tensor(array.dtype, array.shape, MemorySource(array), 0)
 
 
-def gathered_by_numpy(parts, part, row, rows, dtype):
+def gathered_by_numpy(
+    parts: list[Array], part: Array, row: Array, rows: Array, dtype: np.dtype[Any]
+) -> Array:
     """The same rows, one by one, in float64."""
     out = np.zeros((len(part), parts[0].shape[1]), dtype)
     for token, (number, index) in enumerate(zip(part, row, strict=True)):
@@ -44,7 +49,7 @@ def gathered_by_numpy(parts, part, row, rows, dtype):
     "dtypes", [(np.float32, np.float32), (BF16, np.float32), (BF16, BF16)]
 )
 def test_any_range_of_bytes_is_that_of_the_gathered_rows(
-    dtypes, small, monkeypatch
+    dtypes: tuple[Any, Any], small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SMALL", small)
     rng = np.random.default_rng(0)
@@ -77,10 +82,12 @@ def test_rows_may_follow_an_axis_of_size_one() -> None:
     assert read_rows(view.tensor, 0, 3, axis=1).ravel().tolist() == [3, 0, 1]
 
 
-def test_the_mean_row_is_the_rounded_mean_of_all_rows(monkeypatch) -> None:
+def test_the_mean_row_is_the_rounded_mean_of_all_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "STEP", 64)
     table = np.random.default_rng(0).standard_normal((50, 3)).astype(BF16)
-    mean = MeanRow(tensor_of(table)).tensor
+    mean = mean_row(tensor_of(table))
     expected = round_to_dtype(table.astype(float).mean(0), BF16)
     assert mean.shape == (1, 3)
     np.testing.assert_array_equal(read_rows(mean, 0, 1)[0], expected)

@@ -1,6 +1,7 @@
 """Chat templates by name, and the one that most models have."""
 
 import json
+from typing import Any
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -32,7 +33,7 @@ PROMPTS = {
 }
 
 
-def tokenizer_of(config: dict, **files: bytes) -> Tokenizer:
+def tokenizer_of(config: dict[str, Any], **files: bytes) -> Tokenizer:
     files["tokenizer_config.json"] = json.dumps(config).encode()
     return Tokenizer("m", {}, {}, {n.replace("__", "."): f for n, f in files.items()})
 

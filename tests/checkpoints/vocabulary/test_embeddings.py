@@ -1,5 +1,7 @@
 """Tensors with a row for each token, by their names and the configuration."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from ensembles.checkpoints.vocabulary.embeddings import (
 )
 
 
-def model_of(config: dict, **shapes: tuple[int, ...]) -> Checkpoint:
+def model_of(config: dict[str, Any], **shapes: tuple[int, ...]) -> Checkpoint:
     arrays = {
         name.replace("_0_", ".0.").replace("__", "."): np.zeros(shape, np.float32)
         for name, shape in shapes.items()
@@ -22,7 +24,7 @@ def model_of(config: dict, **shapes: tuple[int, ...]) -> Checkpoint:
     return model
 
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "llama": {
         "model__embed_tokens__weight": 0,
         "lm_head__weight": 0,
