@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import is_card
@@ -26,6 +25,7 @@ from ensembles.checkpoints.recipes.document import (
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
 from ensembles.checkpoints.recipes.mixtures.mixture import plan_mixture
+from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
@@ -85,21 +85,32 @@ def plan_recipe(
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
-    if "shard_size" not in options and members[0].made_from and like.is_directory:
+    if options.get("shard_size") is None and members[0].made_from and like.is_directory:
         options["shard_size"] = _largest_part(like)
     planned = plan(
         members,
         out,
         base=inputs.base,
         rule=inputs.rule,
-        # Those of any tensor: the default scope of a rule may be the model.
-        rule_params=next((s.rule_params for s in inputs.settings.values()), {}),
-        settings=inputs.settings,
+        **_applied(inputs),
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
     notes += [*of_tokens, *more, *([method.note] if method.note else [])]
     return replace(planned, notes=(*notes, *planned.notes))
+
+
+def _applied(inputs: Inputs) -> dict[str, Any]:
+    """Weights and parameters of the plan, and the settings of tensors that differ."""
+    settings = [*inputs.settings.values()]
+    if not settings:
+        return {}
+    first = settings[0]
+    if not inputs.has_gaps and all(entry == first for entry in settings):
+        return {"weights": first.weights, "rule_params": first.rule_params}
+    # The scope of the statistics is that of all tensors.
+    scope = {k: v for k, v in first.rule_params.items() if k == "scope"}
+    return {"rule_params": scope, "settings": inputs.settings}
 
 
 def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
@@ -140,10 +151,14 @@ def _opened(
     for source in sources_of(recipe):
         if source.model in models or source.model in errors:
             continue
-        member = results.get(source.model, source.model)
+        name, plus, adapter = source.model.partition("+")
+        result = results.get(name)
+        member: Member = source.model if result is None else result
+        if plus and isinstance(result, Checkpoint) and result.path is not None:
+            member = f"{result.path}+{adapter}"
         try:
             if isinstance(member, str):
-                member = Path(member)
+                member = model_path(member)
             models[source.model] = read_layout(member, len(models))
         except (OSError, ValueError) as error:
             errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")
