@@ -13,6 +13,7 @@ from numpy.random import Generator
 
 from ensembles.checkpoints import plan_recipe, read_recipes, write
 from ensembles.checkpoints.directories.open import read_layout
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import silent
 from ensembles.checkpoints.recipes.document import Expert, Mixture
 from ensembles.checkpoints.recipes.mixtures import hidden_states
@@ -87,11 +88,14 @@ def test_hidden_states_are_those_of_the_whole_model(
     average: bool,
 ) -> None:
     monkeypatch.setattr(hidden_states, "TOKENS", limit)
-    empty = []
+    empty: list[Any] = []
     make = hidden_states._empty_model
-    monkeypatch.setattr(
-        hidden_states, "_empty_model", lambda base: empty.append(make(base)) or empty[0]
-    )
+
+    def make_and_keep(base: Checkpoint) -> Any:
+        empty.append(make(base))
+        return empty[0]
+
+    monkeypatch.setattr(hidden_states, "_empty_model", make_and_keep)
     base = model(kind)
     base.save_pretrained(tmp_path)
     states = hidden_states.prompt_states(
