@@ -108,6 +108,7 @@ def check(
 
 
 def test_a_union_has_the_tokens_of_all_models(folder: Path) -> None:
+    (folder / "A/merges.txt").write_text("")
     tensors, tokenizer, plan = merge("base_model: A\ntokenizer_source: union\n")
     vocab = tokenizer.get_vocab()
     own = Tokenizer.from_file("A/tokenizer.json").get_vocab()
@@ -119,6 +120,8 @@ def test_a_union_has_the_tokens_of_all_models(folder: Path) -> None:
     assert (config["vocab_size"], config["eos_token_id"]) == (10, 1)
     notes = "\n".join(plan.notes)
     assert "that of A with 3 more tokens of the other models, such as 'd'" in notes
+    assert "merges.txt of A are left out" in notes
+    assert not (folder / "out/merges.txt").exists()
     assert "A have 3 rows beyond its 7 tokens, which are left out" in notes
     assert "rows of their embeddings may mean different words" not in notes
 
