@@ -384,7 +384,12 @@ def _changed_by(
             settings=_settings(recipe),
             **{name: recipe["options"][name] for name in OPTIONS},
         )
-        again = replace(again, targets=planned.targets)
+        settings = {target.name: target.settings for target in again.targets}
+        targets = [
+            target._replace(settings=settings.get(target.tied_to or target.name))
+            for target in planned.targets
+        ]
+        again = replace(again, targets=targets)
         sinks = dict.fromkeys((target.name for target in again.targets), _Nowhere())
         written = stream_plan(again, sinks, progress).written
     except (KeyError, TypeError, ValueError) as error:

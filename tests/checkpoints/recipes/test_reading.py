@@ -214,7 +214,7 @@ def test_entries_without_effect_become_notes(tmp_path: Path) -> None:
         """\
         merge_method: dare_ties
         base_model: base
-        random_seed: 3
+        cuda: true
         models:
           - model: base
             parameters: {weight: 0}
@@ -229,7 +229,7 @@ def test_entries_without_effect_become_notes(tmp_path: Path) -> None:
     )
     notes = [note.removeprefix(f"{recipe.path}:") for note in recipe.notes]
     starts = [
-        "3: random_seed has no effect in a recipe: it is an option of",
+        "3: cuda has no effect in a recipe: it is an option of mergekit's command",
         "5: parameters of the base have no effect",
         "8: layer_range has no effect under models",
         "9: weight has no effect here, as in mergekit, which reads it under parameters",
