@@ -83,12 +83,14 @@ def test_a_plan_is_printed_and_nothing_written(merge: Merge, tmp_path: Path) -> 
 
 
 def test_all_problems_are_one_error_with_their_lines(merge: Merge) -> None:
-    result = merge(LINEAR.replace("models:", "modles:").replace("linear", "lineer"))
+    result = merge(
+        LINEAR.replace("models:\n", "modelss:\n").replace("linear", "lineer")
+    )
     assert result.exit_code == 1
     assert result.stdout == ""
     for problem in (
         "recipe.yml:1: merge_method 'lineer' is unknown; did you mean 'linear'?",
-        "recipe.yml:2: a recipe has no entry 'modles'; did you mean 'models'?",
+        "recipe.yml:2: a recipe has no entry 'modelss'; did you mean 'models'?",
     ):
         assert problem in result.stderr
     assert "Traceback" not in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -163,6 +164,9 @@ PROBLEMS = {
         "5: layer_range of all sources of a slice must have the same number of layers, "
         "found [0, 4], [4, 9]"
     ],
+    TIES.replace("1}", "1, rescale: true}") + "models:\n- model: a\n": [
+        "3: rescale must be false for this merge_method, found True; other values are"
+    ],
     TIES + "modules: {text: {}}": ["4: module 'text' must have either models or slic"],
     "base_model: a\nexperts:\n- source_model: b\n  positive_prompts: x\n"
     "- source_modl: c\ngate_mode: hiden\n": [
@@ -305,6 +309,14 @@ def test_names_of_rules_are_methods(tmp_path: Path) -> None:
     assert messages == [
         "3: trimmed_mean has no parameter 'propotion'; did you mean 'proportion'?"
     ]
+
+
+def test_recipes_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "guide" / "recipes.md"
+    recipes = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(recipes) == 2
+    for text in recipes:
+        assert read_one(tmp_path, text).notes == ()
 
 
 def test_several_merges_and_mixtures_are_read_in_order(tmp_path: Path) -> None:
