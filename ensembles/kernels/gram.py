@@ -290,8 +290,8 @@ def _add_rows(stack, sums):
             rest[i, k] = stack[i, whole + k]
     for a in range(len(stack)):
         for b in range(a, len(stack)):
-            _add_products(stack[a, :whole], stack[b, :whole], sums[a, b])
-            _add_products(rest[a], rest[b], sums[a, b])
+            add_products(stack[a, :whole], stack[b, :whole], sums[a, b])
+            add_products(rest[a], rest[b], sums[a, b])
 
 
 @compiled
@@ -312,7 +312,7 @@ def _gram_bfloat16(stack, base, first, last, is_diagonal, out):
                 _subtract(values[i], origin)
         for a in range(len(out)):
             for b in range(a, a + 1 if is_diagonal else len(out)):
-                _add_products(values[a], values[b], sums[a, b])
+                add_products(values[a], values[b], sums[a, b])
     _add_up(sums, out)
 
 
@@ -333,7 +333,7 @@ def _subtract(lane, origin):
 
 
 @compiled
-def _add_products(x, y, sums):
+def add_products(x, y, sums):
     """Add products to 16 running sums; their number is a multiple of 64."""
     # Unsigned: a loop with a possibly negative index is not vectorized.
     row, two, three = np.uint64(SUMS), np.uint64(2 * SUMS), np.uint64(3 * SUMS)
