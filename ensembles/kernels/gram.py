@@ -194,8 +194,14 @@ def squared_distances(stack: Array) -> Float64:
     n_members, size = stack.shape
     out = np.zeros((-(-size // BLOCK), n_members, n_members))
     for index, start in enumerate(range(0, size, BLOCK)):
-        block = np.ascontiguousarray(widen(stack[:, start : start + BLOCK]))
-        if use_loops(2 * n_members * block.size):
+        stop = min(start + BLOCK, size)
+        with_loops = use_loops(2 * n_members * n_members * (stop - start))
+        if with_loops and FLOATS[stack.dtype].mantissa == 7:
+            bits = stack.view(np.uint16)
+            _squared_distances_bfloat16(bits, start, stop, out[index])
+            continue  # no square leaves the range of float64
+        block = np.ascontiguousarray(widen(stack[:, start:stop]))
+        if with_loops:
             _squared_distances(block, out[index])
         else:
             out[index] = squared_distances_reference(block)
@@ -255,6 +261,19 @@ def _squared_distances(block, out):
                 added += sums[k]
             out[a, b] = added
             out[b, a] = added
+
+
+@compiled
+def _squared_distances_bfloat16(stack, first, last, out):
+    """Convert one lane at a time to float64, as `_gram_bfloat16`."""
+    sums, values = np.zeros((len(out), len(out), SUMS)), np.empty((len(out), LANE))
+    for start in range(first, last, LANE):
+        for i in range(len(out)):
+            _widen_lane(stack[i, start : min(start + LANE, last)], values[i])
+        for a in range(len(out)):
+            for b in range(a):
+                _add_squares(values[a], values[b], sums[b, a])
+    _add_up(sums, out)
 
 
 @compiled

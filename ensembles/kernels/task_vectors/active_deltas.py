@@ -108,26 +108,38 @@ def _count_active(stack, base, epsilon, out):
 @compiled
 def _merge_active(stack, base, weights, unique_weights, epsilon, out):
     lanes, words = np.empty((5, SPAN)), np.empty(SPAN, np.uint32)
+    origin, delta, sums, n_active = lanes[0], lanes[1], lanes[2], lanes[3]
+    is_same = True
+    for i in range(len(weights)):
+        is_same &= weights[i] == unique_weights[i]
+    # With one factor for both, a sum of one term is the unique change.
+    unique = sums if is_same else lanes[4]
     for start in range(0, out.size, SPAN):
         stop = min(start + SPAN, out.size)
-        read_lane(base[start:stop], lanes[0])
+        read_lane(base[start:stop], origin)
         lanes[2:] = 0.0
         for i in range(len(weights)):
-            read_delta(stack[i, start:stop], lanes[0], lanes[1])
-            factors = weights[i], unique_weights[i]
-            _add_active(lanes[1], factors, epsilon, lanes[2], lanes[3], lanes[4])
-        _add_to_base(lanes[0], lanes[3], lanes[4], lanes[2])
-        write_lane(lanes[2], words, out[start:stop])
+            read_delta(stack[i, start:stop], origin, delta)
+            _add_active(delta, weights[i], epsilon, sums, n_active)
+            if not is_same:
+                _add_alone(delta, unique_weights[i], epsilon, unique)
+        _add_to_base(origin, unique, n_active, sums)
+        write_lane(sums, words, out[start:stop])
 
 
 @compiled
-def _add_active(deltas, factors, epsilon, sums, unique, n_active):
-    weight, alone = factors
+def _add_active(deltas, weight, epsilon, sums, n_active):
     for j in range(deltas.size):
         is_active = not abs(deltas[j]) <= epsilon
         sums[j] += weight * deltas[j] if is_active else 0.0
-        unique[j] += alone * deltas[j] if is_active else 0.0
         n_active[j] += 1.0 if is_active else 0.0
+
+
+@compiled
+def _add_alone(deltas, weight, epsilon, unique):
+    for j in range(deltas.size):
+        is_active = not abs(deltas[j]) <= epsilon
+        unique[j] += weight * deltas[j] if is_active else 0.0
 
 
 @compiled

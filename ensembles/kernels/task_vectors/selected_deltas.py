@@ -172,15 +172,16 @@ def _read_selected(stack, base, start, stop, threshold, deltas, origin):
         spreads = np.empty(stop - start)
         _fill_variances(deltas, spreads)
         for i in range(len(stack)):
-            _deselect(deltas[i], spreads, threshold, origin)
-    for i in range(len(stack)):
-        _subtract(deltas[i, : stop - start], origin)
+            _subtract_selected(deltas[i], origin, spreads, threshold)
+    else:
+        for i in range(len(stack)):
+            _subtract(deltas[i, : stop - start], origin)
 
 
 @compiled
-def _deselect(row, spreads, threshold, origin):
+def _subtract_selected(row, origin, spreads, threshold):
     for j in range(spreads.size):
-        row[j] = origin[j] if spreads[j] < threshold else row[j]
+        row[j] = (origin[j] if spreads[j] < threshold else row[j]) - origin[j]
 
 
 @compiled

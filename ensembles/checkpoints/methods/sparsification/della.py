@@ -71,8 +71,9 @@ def della_linear(
     m[i] is 1 with its probability p[i], and 0 otherwise. Probabilities grow with the
     rank r of the absolute difference in its row, from 0 for the smallest of n to n - 1:
     ``p = density - epsilon + 2 * epsilon * r / (n - 1)``. Differences whose magnitudes
-    have the same 8 significant bits share the mean of their ranks. As in `dare_linear`, the expectation is the one of
-    `task_arithmetic`; the variance is smaller for large differences.
+    have the same 8 significant bits share the mean of their ranks. As in `dare_linear`,
+    the expectation is the one of `task_arithmetic`; the variance is smaller for large
+    differences.
 
     Parameters
     ----------
