@@ -43,23 +43,25 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
         Markdown with YAML metadata.
     """
     names = [public_name(checkpoint) for checkpoint in plan.checkpoints]
+    parts = [part for c in plan.checkpoints for part in (c.made_from or (c,))]
     lines = ["---", "base_model:"]
-    lines += [f"- {json.dumps(name, ensure_ascii=False)}" for name in _once(names)]
+    lines += [
+        f"- {json.dumps(name, ensure_ascii=False)}"
+        for name in _once([public_name(part) for part in parts])
+    ]
     lines += ["tags:", "- merge"]
     lines += [f"{k}: {_scalar(v)}" for k, v in _agreed(plan.members).items()]
-    params = ", ".join(f"{key}={value!r}" for key, value in plan.rule_params.items())
-    rule = plan.rule.name + f" ({params})" * bool(params)
     lines += [
         "---",
         "",
         "# Average of checkpoints",
         "",
-        f"The parameters are combined by the rule `{rule}` from:",
+        f"The parameters are combined by the rule `{plan.rule_text}` from:",
         "",
         "| member | weight | digest of its tensors |",
         "| --- | --- | --- |",
     ]
-    weights = [f"{weight:g}" for weight in plan.weights.tolist()] + ["base"]
+    weights = [*plan.weight_texts, "base"]
     rows = zip(names, weights, digests, strict=False)
     lines += [f"| {_cell(n)} | {w} | `xxh3-128:{digest}` |" for n, w, digest in rows]
     lines += [
@@ -88,6 +90,8 @@ def public_name(member: Checkpoint) -> str:
         Repository name if the path is in the Hugging Face Hub cache, else the last part
         of the path, with its parent for a file or a generic name (``checkpoint-500``).
     """
+    if member.made_from:
+        return "layers of " + ", ".join(_once([*map(public_name, member.made_from)]))
     if member.path is None:
         return member.name
     path = member.path.absolute()

@@ -15,6 +15,7 @@ from ensembles.checkpoints.compatibility.member_moments import (
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
+from ensembles.checkpoints.views.experts import match_expert_layouts, router_note
 
 SHOWN = 20  # problems in one error
 
@@ -103,7 +104,9 @@ def open_all(
         checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
     ):
         renamed, notes = match_first_names(opened)
-        opened = list(renamed)
+        matched, expert_notes = match_expert_layouts(renamed)
+        opened, notes = list(matched), [*notes, *expert_notes]
+    notes += router_note(opened if base is None else opened[:-1])
     if base is None:
         return OpenedCheckpoints(tuple(opened), None, opened_moments, notes)
     return OpenedCheckpoints(tuple(opened[:-1]), opened[-1], opened_moments, notes)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
@@ -37,7 +36,7 @@ from ensembles.checkpoints.planning.destination import (
     resolved_link,
     storage_problems,
 )
-from ensembles.checkpoints.planning.foreign_rules import parameter_hint, resolve_rule
+from ensembles.checkpoints.planning.foreign_rules import checked_rule
 from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import (
     UNITS,
@@ -64,9 +63,13 @@ from ensembles.checkpoints.planning.tensor_settings import (
     any_spans_model,
     check_settings,
     collected,
+    common_params,
     plain_params,
+    subset_problems,
+    weight_ranges,
     with_settings,
 )
+from ensembles.checkpoints.views.experts import expert_layout_problem
 from ensembles.parallel import resolve_n_threads
 from ensembles.rules.passes import Pass
 from ensembles.rules.rule import Rule
@@ -163,12 +166,27 @@ class Plan:
     def settings_of(self, target: TensorPlan) -> tuple[Float64, Mapping[str, Any]]:
         """Weights of the members and parameters of the rule for a tensor."""
         if target.settings is None:
-            return self.weights, self.rule_params
+            holders = slice(None) if target.holders is None else [*target.holders]
+            return self.weights[holders], self.rule_params
         return np.asarray(target.settings.weights), target.settings.rule_params
 
     def needed_passes(self, target: TensorPlan) -> tuple[Pass, ...]:
         """Passes of the rule over a tensor that its parameters require."""
         return self.rule.needed_passes(target.params(self.rule_params))
+
+    @property
+    def weight_texts(self) -> list[str]:
+        """Weight of each member; a range if it differs between tensors."""
+        ranges = weight_ranges(self.targets, self.weights)
+        return [f"{a:g}" if a == b else f"{a:g} to {b:g}" for a, b in ranges]
+
+    @property
+    def rule_text(self) -> str:
+        """Name of the rule with its parameters."""
+        params, varying = common_params(self.targets, self.rule_params)
+        texts = [f"{name}={value!r}" for name, value in params.items()]
+        texts += [f"{name} by tensor" for name in varying]
+        return self.rule.name + f" ({', '.join(texts)})" * bool(texts)
 
     @property
     def assigned(self) -> list[str]:
@@ -287,13 +305,15 @@ def plan(
     # Numbers of NumPy, as of a grid of parameters, are written like those of Python.
     params = plain_params(rule_params or {})
     how = {"has_base": base is not None, "n_moments": len(opened_moments)}
-    resolved = _resolve_rule(rule, len(opened), params, how, problems)
+    resolved = checked_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))
     with collected(problems):
         checked = resolved.check_weights(weights, len(opened))
         if not problems:
             resolved.try_out(checked, params, has_base=base is not None)
-    by_tensor = check_settings(settings or {}, resolved, opened, base_opened, problems)
+    by_tensor = check_settings(
+        settings or {}, resolved, opened, base_opened, missing, problems
+    )
     is_tried = not problems
     if experts := expert_layout_problem(checkpoints):
         raise ValueError(all_problems([*problems, experts]))
@@ -315,6 +335,8 @@ def plan(
     ]
     problems += match.problems
     match = match._replace(targets=with_settings(match.targets, by_tensor))
+    subsets = subset_problems(match.targets, resolved, checked, params)
+    is_tried, problems = is_tried and not subsets, [*problems, *subsets]
     if not match.targets and not problems:
         problems.append(f"no tensor of {opened[0].name} is left to average")
     path = resolved_link(out, force=force)
@@ -343,12 +365,11 @@ def plan(
         reasons, n_free = destination_problems(path, sources, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
-    buffer_notes: list[str] = []
+    buffer_notes = [*unit_notes(targets, resolved, params)]
     with collected(problems):
         n_threads = resolve_n_threads(threads)
         fitting = (resolved, params) if is_tried else (RULES["mean"], {})
         n_buffers, n_threads = fit_to_memory(targets, *fitting, memory, n_threads)
-    buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
         needs = "keeps statistics of each member"
         if resolved.unit != "element":
@@ -393,6 +414,7 @@ def plan(
         peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
+            *shards.whole_notes(parts, opened[0], shard_size),
             *rank_notes(parts, options.world_size),
             *buffer_notes,
             *kept.notes,
@@ -402,26 +424,6 @@ def plan(
             *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
-
-
-def _resolve_rule(
-    rule: str | Rule,
-    n_members: int,
-    params: Mapping[str, Any],
-    how: Mapping[str, Any],
-    problems: list[str],
-) -> Rule:
-    """The rule, if all that it is given suits it; else add a problem."""
-    try:
-        resolved = resolve_rule(rule)
-    except ValueError as error:
-        problems.append(str(error))
-        return RULES["mean"]
-    try:
-        resolved.check(n_members, params, **how)
-    except ValueError as error:
-        problems.append(f"{error}{parameter_hint(params, resolved.params)}")
-    return resolved
 
 
 def repeat_tied(

@@ -1,4 +1,4 @@
-"""Check the weights and parameters of single tensors."""
+"""Weights and parameters of single tensors: checked, by depth, and summarized."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stacks
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.rules.rule import Rule
 
 
@@ -52,6 +55,7 @@ def check_settings(
     rule: Rule,
     members: Sequence[Checkpoint],
     base: Checkpoint | None,
+    missing: str,
     problems: list[str],
 ) -> dict[str, TensorSettings]:
     """Validate the settings of single tensors.
@@ -66,6 +70,9 @@ def check_settings(
         Opened members, with the tensor names of the first.
     base : Checkpoint or None
         Opened base.
+    missing : str
+        Treatment of tensors that some members lack, see `match_layouts`; with "present"
+        the settings are those of the members that have the tensor.
     problems : list of str
         Problems found so far, to which others are added.
 
@@ -77,24 +84,71 @@ def check_settings(
     checked: dict[str, TensorSettings] = {}
     tried: dict[str, TensorSettings | None] = {}
     for name, entry in settings.items():
-        if members[0].tensor(name) is None:
+        holders = [member for member in members if member.tensor(name)]
+        n_members = len(holders) if missing == "present" else len(members)
+        if members[0] not in holders and not (holders and missing == "present"):
             problems.append(
                 f"settings must name tensors of {members[0].name}, found {name!r}"
             )
             continue
-        text = repr((np.asarray(entry.weights).tolist(), entry.rule_params))
+        text = repr((n_members, np.asarray(entry.weights).tolist(), entry.rule_params))
         if text not in tried:
             tried[text] = None
             with collected(problems):
                 params = plain_params(entry.rule_params)
-                rule.check(len(members), params, has_base=base is not None)
-                weights = rule.check_weights(entry.weights, len(members))
+                rule.check(n_members, params, has_base=base is not None)
+                weights = rule.check_weights(entry.weights, n_members)
                 rule.try_out(weights, params, has_base=base is not None)
                 tried[text] = TensorSettings(weights, params)
         valid = tried[text]
         if valid is not None:
             checked[name] = valid
     return checked
+
+
+def subset_problems(
+    targets: Sequence[TensorPlan],
+    rule: Rule,
+    weights: Float64,
+    params: Mapping[str, Any],
+) -> list[str]:
+    """Problems of tensors that some members lack, with the settings of the plan.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    rule : Rule
+        Rule that combines the members.
+    weights : ndarray of shape (n_members,)
+        Weight of each member.
+    params : mapping of str to value
+        Parameters of the rule.
+
+    Returns
+    -------
+    list of str
+        One message for each set of members that the rule rejects, with a tensor.
+    """
+    problems: list[str] = []
+    subsets = {
+        target.holders: target
+        for target in reversed(targets)
+        if target.action == "combine"
+        if target.holders is not None and target.settings is None
+    }
+    for holders, target in subsets.items():
+        try:
+            own = weights[[*(holders or ())]]
+            rule.check(len(own), params, has_base=target.base is not None)
+            checked = rule.check_weights(own, len(own))
+            rule.try_out(checked, params, has_base=target.base is not None)
+        except ValueError as error:
+            problems.append(
+                f"tensor {target.name!r} has {len(own)} of {len(weights)} members: "
+                f"{error}"
+            )
+    return problems
 
 
 def with_settings(
@@ -119,6 +173,119 @@ def with_settings(
         else target
         for target in targets
     ]
+
+
+def weights_by_depth(
+    member: Member,
+    weights: Sequence[float | Sequence[float]],
+    *,
+    rule_params: Mapping[str, Any] | None = None,
+    key: Keys = None,
+) -> dict[str, TensorSettings]:
+    """Settings with weights that change from the first layer to the last.
+
+    Parameters
+    ----------
+    member : path, state dict or Checkpoint
+        First member, whose tensor names have the numbers of the layers.
+    weights : sequence of (float or sequence of float)
+        Weight of each member: a number for all layers, or several at equal distances
+        from the first layer to the last, which are interpolated between them. Tensors
+        that are used before the layers, such as embeddings, have the weights of the
+        first layer, and tensors after them, such as final norms and output layers,
+        those of the last.
+    rule_params : mapping of str to value or None, default=None
+        Parameters of the rule; None means the defaults.
+    key : str, sequence of str or None, default=None
+        Key of the state dict in a PyTorch checkpoint, see `average`.
+
+    Returns
+    -------
+    dict of str to TensorSettings
+        For the parameter ``settings`` of `average` and `plan`.
+
+    Raises
+    ------
+    ValueError
+        If the member has no numbered layers.
+
+    Examples
+    --------
+    >>> names = ["emb.weight", "h.0.bias", "h.1.bias", "h.2.bias"]
+    >>> member = {name: np.zeros(1) for name in names}
+    >>> settings = weights_by_depth(member, [[0, 1], 1])
+    >>> settings["h.1.bias"].weights
+    [0.5, 1.0]
+    """
+    opened = read_layout(member, 0, key=key)
+    if not layer_stacks(opened.names):
+        raise ValueError(
+            f"weights by depth need numbered layers, such as model.layers.0.weight: "
+            f"{opened.name} has none; pass one weight for each member"
+        )
+    points = [np.atleast_1d(np.asarray(entry, np.float64)) for entry in weights]
+    depths = layer_depths(opened.names, after=1.0)
+    at = {
+        t: [float(np.interp(t, np.linspace(0, 1, len(p)), p)) for p in points]
+        for t in {*depths.values()}
+    }
+    return {n: TensorSettings(at[t], rule_params or {}) for n, t in depths.items()}
+
+
+def weight_ranges(
+    targets: Sequence[TensorPlan], weights: Float64
+) -> list[tuple[float, float]]:
+    """Smallest and largest weight of each member in the tensors of a result.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    weights : ndarray of shape (n_members,)
+        Weight of each member in tensors without settings.
+
+    Returns
+    -------
+    list of (float, float)
+    """
+    ranges: list[set[float]] = [set() for _ in weights]
+    for target in targets:
+        entry = target.settings
+        own = None if entry is None else np.asarray(entry.weights).tolist()
+        if target.action in ("combine", "average"):
+            for place, index in enumerate(target.by_member):
+                ranges[index].add(float(weights[index]) if own is None else own[place])
+    return [
+        (min(r, default=float(w)), max(r, default=float(w)))
+        for r, w in zip(ranges, weights, strict=True)
+    ]
+
+
+def common_params(
+    targets: Sequence[TensorPlan], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Parameters of the rule that are equal for all tensors, and names of the others.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    params : mapping of str to value
+        Parameters of the rule for tensors without settings.
+
+    Returns
+    -------
+    (dict, list of str)
+    """
+    combined = [t for t in targets if t.action == "combine"]
+    every = [t.params(params) for t in combined] or [params]
+    names = dict.fromkeys(name for entry in every for name in entry)
+    equal = {
+        name: every[0][name]
+        for name in names
+        if all(name in entry and entry[name] == every[0][name] for entry in every)
+    }
+    return equal, [name for name in names if name not in equal]
 
 
 def any_spans_model(

@@ -1,0 +1,1 @@
+"""Virtual checkpoints: tensors that are computed from others while they are read."""
