@@ -71,7 +71,8 @@ def test_a_plan_writes_nothing(avg: Avg, run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rule", "ties"], "mean and task_arithmetic"),
+        (["--rule", "tise"], "did you mean 'ties'"),
+        (["--weights", "1"], "weights"),
         (["--include", "x"], "leave out --include"),
         (["--rank", "0"], "rank must be a whole number"),
         (["--rank", "2", "--energy", ".5"], "both choose the rank"),
