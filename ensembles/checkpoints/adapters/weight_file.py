@@ -175,6 +175,8 @@ def recipe(plan: AdapterPlan, digests: Sequence[str], result: str) -> str:
             "members": [f"xxh3-128:{member}" for member in digests],
             "result": f"xxh3-128:{result}",
             "options": {
+                **{"include": [], "exclude": [], "integers": "error"},
+                "missing": "error",
                 "dtype": None if plan.dtype is None else str(plan.dtype),
                 "rank": plan.rank,
                 "energy": plan.energy,

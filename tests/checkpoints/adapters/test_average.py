@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from ensembles._typing import Array
 from ensembles.checkpoints import average_adapters, plan_adapters
 from tests.checkpoints.adapters.lora_files import (
     MODULES,
@@ -338,7 +339,8 @@ def test_other_rules_merge_in_the_space_of_the_factors(
 def test_whole_tensors_and_biases_need_a_weighted_sum(tmp_path: Path) -> None:
     bias = {f"{PREFIX}model.layers.0.q_proj.lora_B.bias": np.ones(7, np.float32)}
     score = {f"{PREFIX}score.weight": np.ones((2, 3), np.float32)}
-    for number, (more, message) in enumerate([(bias, "lora_bias"), (score, "score")]):
+    cases: list[tuple[dict[str, Array], str]] = [(bias, "lora_bias"), (score, "score")]
+    for number, (more, message) in enumerate(cases):
         path = save_peft(tmp_path / f"{number}", factors(0), more)
         with pytest.raises(ValueError, match=message):
             plan_adapters([path, path], tmp_path / "out", rule="ties")
