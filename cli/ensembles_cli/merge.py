@@ -54,16 +54,25 @@ def command(
 ) -> None:
     """Merge models as a recipe in mergekit's YAML format describes it.
 
+    Reads the files of mergekit-yaml, mergekit-multimerge and mergekit-moe as they are,
+    and names of rules as merge methods. All problems are reported with their lines,
+    before any tensor is read. Models are paths, or names in the local cache of the
+    Hugging Face Hub. If a file has several merges, those with a name are models of the
+    others, and the last result is written to OUT.
+
     \b
     ensemble merge recipe.yml -o merged/
     ensemble merge recipe.yml -o merged/ --plan
+    ensemble merge stages.yml -o merged/ --keep stages/
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
 
     raise_file_limit()
     end_cleanly()
-    staged = checkpoints.plan_recipes(checkpoints.read_recipes(recipe), out, **options)
+    recipes = checkpoints.read_recipes(recipe)
+    with bar("planning", None) as progress:  # a mixture's base runs on its prompts
+        staged = checkpoints.plan_recipes(recipes, out, progress=progress, **options)
     plan = staged.plans[-1]
     members = [
         checkpoints.RunCheckpoint(path=Path(member.name)) for member in plan.members

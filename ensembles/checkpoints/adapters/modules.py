@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.checkpoints.adapters.compression import Decomposition, decomposed
+from ensembles.checkpoints.adapters.compression import decomposed
+from ensembles.checkpoints.adapters.core_space import core_space
 from ensembles.checkpoints.adapters.plan import AdapterPlan
 from ensembles.checkpoints.adapters.result_names import factor_names
 from ensembles.checkpoints.adapters.terms import (
@@ -79,11 +80,15 @@ def merged_module(
     """
     counted = [term for term in module.terms if term.coefficient != 0]
     groups = grouped(counted or module.terms[:1], digests)
-    # Files of diffusers have no place for a scale.
-    scale = 1.0 if plan.naming == "diffusers" or plan.compresses else module.scale
-    if not plan.compresses:
+    if plan.is_exact:
+        # Files of diffusers have no place for a scale.
+        scale = 1.0 if plan.naming == "diffusers" else module.scale
         return MergedModule(module, groups, groups.rank, scale)
-    factors = summed(groups, scale)
+    scale = 1.0
+    factors = summed(groups, scale) if plan.rule.is_linear else _by_rule(plan, module)
+    if not plan.compresses:
+        stored = _stored(plan, module, factors, scale)
+        return MergedModule(module, groups, factors.rank, scale, stored=stored)
     if not all(np.isfinite(factor).all() for factor in factors):
         raise ValueError(
             f"module {module.name!r} has NaN or infinity in the factors of "
@@ -91,22 +96,30 @@ def merged_module(
             "the adapter out"
         )
     spectrum = decomposed(factors)
-    rank = _rank(plan, module, spectrum)
+    rank = min(plan.rank or spectrum.size, spectrum.size)
+    if plan.energy is not None:
+        rank = spectrum.rank_for(plan.energy)
     energy = spectrum.kept_energy(rank)
     stored = _stored(plan, module, spectrum.truncated(rank), scale)
     squares = float(spectrum.energies.sum())
     return MergedModule(module, groups, rank, scale, energy, squares, stored)
 
 
-def _rank(plan: AdapterPlan, module: ModuleSum, spectrum: Decomposition) -> int:
-    if plan.energy is not None:
-        return spectrum.rank_for(plan.energy)
-    assert plan.rank is not None  # the plan compresses
-    # The experts of a module share a rank with its other parameters.
-    available = (
-        spectrum.rank if module.first.n_experts == 1 else spectrum.values.shape[1]
+def _by_rule(plan: AdapterPlan, module: ModuleSum) -> Factors:
+    """Updates merged by a rule that is no weighted sum; absent ones have rank 0."""
+    first = module.first
+    none = Factors(
+        np.zeros((first.n_experts, 0, first.n_inputs)),
+        np.zeros((first.n_experts, first.n_outputs, 0)),
     )
-    return min(plan.rank, available)
+    updates = [none] * len(plan.members)
+    for term in module.terms:
+        a, b = term.update.read()
+        updates[term.member] = Factors(a, term.coefficient * b)
+    rule = plan.rule
+    return core_space(
+        updates, rule.weights, rule=rule.name, rule_params=rule.params, name=module.name
+    )
 
 
 def _owners(plan: AdapterPlan, terms: list[Term]) -> list[str]:

@@ -133,7 +133,8 @@ def _ties(values: Values) -> TensorSettings:
 
 
 def _random(values: Values) -> dict[str, Any]:
-    return {"rescale": "l1" if values.shared["rescale"] else None}
+    rescale = "l1" if values.shared["rescale"] else None
+    return {"rescale": rescale, "seed": int(values.shared["seed"])}
 
 
 def _dare_linear(values: Values) -> TensorSettings:
@@ -181,15 +182,22 @@ def _breadcrumbs_ties(values: Values) -> TensorSettings:
 
 
 def _task_parameters(
-    *, normalize: bool = False, rescale: bool = False, **of_models: float
+    *,
+    normalize: bool = False,
+    rescale: bool = False,
+    trims: bool = False,
+    **of_models: float,
 ) -> tuple[Parameter, ...]:
-    """Parameters that the methods with task vectors have in mergekit."""
+    """Parameters that the methods with task vectors have in mergekit.
+
+    Trimmed task vectors cannot be rescaled.
+    """
     return (
         Parameter("weight", of_model=True),
         Parameter("density", default=1.0, of_model=True),
         Parameter("lambda", default=1.0),
         Parameter("normalize", "boolean", normalize),
-        Parameter("rescale", "boolean", rescale),
+        Parameter("rescale", "boolean", rescale, is_refused=trims),
         *(
             Parameter(name, default=value, of_model=True)
             for name, value in of_models.items()
@@ -198,6 +206,8 @@ def _task_parameters(
 
 
 WEIGHT = Parameter("weight", of_model=True)
+# Not mergekit's, which ignores it in a recipe.
+SEED = Parameter("seed", default=0.0)
 RANDOM = (
     "the masks are drawn by another generator than mergekit's: equal in distribution, "
     "not entry by entry"
@@ -274,46 +284,50 @@ METHODS = {
         "task_arithmetic", _task_parameters(), _sum_of_task_vectors, base="ancestor"
     ),
     "ties": Method(
-        "ties", _task_parameters(normalize=True), _ties, base="ancestor", note=LARGEST
+        "ties",
+        _task_parameters(normalize=True, trims=True),
+        _ties,
+        base="ancestor",
+        note=LARGEST,
     ),
     "dare_linear": Method(
         "dare_linear",
-        _task_parameters(rescale=True),
+        (*_task_parameters(rescale=True), SEED),
         _dare_linear,
         base="ancestor",
         note=RANDOM,
     ),
     "dare_ties": Method(
         "dare_ties",
-        _task_parameters(rescale=True),
+        (*_task_parameters(rescale=True), SEED),
         _dare_ties,
         base="ancestor",
         note=RANDOM,
     ),
     "della": Method(
         "della_ties",
-        _task_parameters(normalize=True, rescale=True, epsilon=0.15),
+        (*_task_parameters(normalize=True, rescale=True, epsilon=0.15), SEED),
         _della,
         base="ancestor",
         note=RANDOM,
     ),
     "della_linear": Method(
         "della_linear",
-        _task_parameters(rescale=True, epsilon=0.15),
+        (*_task_parameters(rescale=True, epsilon=0.15), SEED),
         _della_linear,
         base="ancestor",
         note=RANDOM,
     ),
     "breadcrumbs": Method(
         "breadcrumbs_linear",
-        _task_parameters(gamma=0.01),
+        _task_parameters(trims=True, gamma=0.01),
         _breadcrumbs,
         base="ancestor",
         note=LARGEST,
     ),
     "breadcrumbs_ties": Method(
         "breadcrumbs_ties",
-        _task_parameters(gamma=0.01),
+        _task_parameters(trims=True, gamma=0.01),
         _breadcrumbs_ties,
         base="ancestor",
         note=LARGEST,

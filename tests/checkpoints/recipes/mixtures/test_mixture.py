@@ -293,6 +293,40 @@ def test_each_problem_of_a_model_is_named_with_its_line(
     assert not (tmp_path / "out").exists()
 
 
+# Recipes of the kind that users report of mergekit-moe, with what they should give.
+ARCHITECTURES = {
+    "of Qwen3 models": ("qwen3", "architecture: qwen\n", "qwen3_moe"),
+    "of Llama models": ("llama", "architecture: Mixtral\n", "mixtral"),
+    "of Qwen2 models": ("qwen2", "shared_experts: [{source_model: m1}]\n", "qwen2_moe"),
+    "of Qwen2 models without a shared expert": (
+        "qwen2",
+        "",
+        r"moe.yml:1: .*; qwen moe has one shared expert \(shared_experts\), found 0",
+    ),
+    "of Qwen3 models with a shared expert": (
+        "qwen3",
+        "shared_experts: [{source_model: m1}]\n",
+        r"qwen3 moe has no shared expert \(shared_experts\), found 1",
+    ),
+    "of Phi models": ("phi", "", r"qwen3 moe is made of qwen3 models, found 'phi'"),
+}
+
+
+@pytest.mark.parametrize("case", ARCHITECTURES)
+def test_the_architecture_suits_the_models_or_the_reason_is_named(
+    tmp_path: Path, case: str
+) -> None:
+    kind, text, expected = ARCHITECTURES[case]
+    models(tmp_path, kind)
+    (document,) = read_recipes(recipe(tmp_path, RANDOM + text))
+    if " " in expected:
+        with pytest.raises(ValueError, match=expected):
+            plan_recipe(document, tmp_path / "out")
+    else:
+        written(plan_recipe(document, tmp_path / "out"))
+        assert config_of(tmp_path / "out")["model_type"] == expected
+
+
 def test_missing_models_are_named_with_their_lines(tmp_path: Path) -> None:
     (document,) = read_recipes(recipe(tmp_path, RANDOM))
     with pytest.raises(FileNotFoundError) as error:
