@@ -42,6 +42,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], tuple[str, str]]] = {
     ),
     "gemma2": ("Gemma2", {"sliding_window": 4}, LLAMA),
     "gemma3": ("Gemma3", {"sliding_window": 4}, LLAMA),
+    "cohere2": ("Cohere2", {"sliding_window": 4}, LLAMA),
     "phi": ("Phi", {}, LLAMA),
     "gpt2": (
         "GPT2",
@@ -109,3 +110,41 @@ dtype: float32
 
 def pairs_of(layer: Any, other: Any) -> list[tuple[Any, Any]]:
     return [(getattr(layer, "self_attn", None), getattr(other, "self_attn", None))]
+
+
+def test_the_text_decoder_of_a_vision_model_is_stacked_alone(tmp_path: Path) -> None:
+    text = transformers.Gemma3TextConfig(
+        **SIZES, num_hidden_layers=2, sliding_window=4, sliding_window_pattern=2
+    )
+    vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"intermediate_size": 8, "image_size": 28, "patch_size": 14}
+    config = transformers.Gemma3Config(
+        text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=4
+    )
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    model.save_pretrained(tmp_path / "a")
+    (tmp_path / "recipe.yml").write_text(
+        f"""\
+modules:
+  text_decoder:
+    slices:
+      - sources: [{{model: {tmp_path}/a, layer_range: [0, 2]}}]
+      - sources: [{{model: {tmp_path}/a, layer_range: [1, 2]}}]
+  vision_tower:
+    models: [{{model: {tmp_path}/a}}]
+  multi_modal_projector:
+    models: [{{model: {tmp_path}/a}}]
+merge_method: passthrough
+"""
+    )
+    (recipe,) = read_recipes(tmp_path / "recipe.yml")
+    write(plan_recipe(recipe, tmp_path / "out"))
+    merged, info = transformers.AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    types = model.config.text_config.layer_types
+    assert merged.config.text_config.layer_types == [*types, types[1]]
+    assert merged.config.vision_config.num_hidden_layers == 1
