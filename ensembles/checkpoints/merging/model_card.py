@@ -42,9 +42,14 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
     str
         Markdown with YAML metadata.
     """
-    names = [public_name(checkpoint) for checkpoint in plan.checkpoints]
+    parts = [
+        [public_name(part) for part in (checkpoint, *checkpoint.adapters)]
+        for checkpoint in plan.checkpoints
+    ]
+    names = [" + ".join(of_one) for of_one in parts]
     lines = ["---", "base_model:"]
-    lines += [f"- {json.dumps(name, ensure_ascii=False)}" for name in _once(names)]
+    once = dict.fromkeys(name for of_one in parts for name in of_one)
+    lines += [f"- {json.dumps(name, ensure_ascii=False)}" for name in once]
     lines += ["tags:", "- merge"]
     lines += [f"{k}: {_scalar(v)}" for k, v in _agreed(plan.members).items()]
     params = ", ".join(f"{key}={value!r}" for key, value in plan.rule_params.items())
@@ -130,10 +135,6 @@ def _metadata(member: Checkpoint) -> Mapping[str, str]:
 def _scalar(text: str) -> str:
     """String as a YAML scalar, quoted if YAML would read it differently."""
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-def _once(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _cell(text: str) -> str:

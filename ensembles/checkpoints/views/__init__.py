@@ -1,0 +1,1 @@
+"""Checkpoints whose tensors are computed from others when they are read."""
