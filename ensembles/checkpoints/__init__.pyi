@@ -1,3 +1,9 @@
+from .adapters.average import average_adapters as average_adapters
+from .adapters.plan import AdapterPlan as AdapterPlan
+from .adapters.plan import plan_adapters as plan_adapters
+from .adapters.writing import AdapterReport as AdapterReport
+from .adapters.writing import ModuleRank as ModuleRank
+from .adapters.writing import write_adapters as write_adapters
 from .averaging.batch_norm import recalibrate_batch_norm as recalibrate_batch_norm
 from .averaging.moving_averages import EMA as EMA
 from .averaging.moving_averages import LAWA as LAWA

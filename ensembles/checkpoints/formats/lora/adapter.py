@@ -12,6 +12,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
+from ensembles.kernels.casting import widen
 
 # Names of tensors in the file: of PEFT, of kohya's sd-scripts and LyCORIS, or those of
 # PEFT in a file of diffusers, which has no adapter_config.json.
@@ -56,6 +57,8 @@ class LowRankUpdate(NamedTuple):
     is_transposed : bool, default=False
         Whether the base stores the weight as (n_inputs, n_outputs): embeddings, and
         layers with ``fan_in_fan_out``.
+    is_embedding : bool, default=False
+        Whether the weight is that of an embedding: (n_inputs, n_outputs).
     middle : Tensor of shape (rank, rank, *kernel) or None, default=None
         Kernel between the factors (``lora_mid``), which then have kernels of size 1.
     bias : Tensor of shape (n_outputs,) or None, default=None
@@ -71,6 +74,7 @@ class LowRankUpdate(NamedTuple):
     weight: str = ""
     n_experts: int = 1
     is_transposed: bool = False
+    is_embedding: bool = False
     middle: Tensor | None = None
     bias: Tensor | None = None
     magnitude: Tensor | None = None
@@ -178,7 +182,7 @@ def read_array(tensor: Tensor) -> Array:
 
 
 def _read_float64(tensor: Tensor) -> Float64:
-    return read_array(tensor).astype(np.float64)
+    return widen(read_array(tensor).reshape(1, -1)).reshape(tensor.shape)
 
 
 def checked(update: LowRankUpdate, where: str) -> LowRankUpdate:

@@ -13,12 +13,12 @@ from ensembles.checkpoints.formats.lora.adapter import (
     read_scalar,
 )
 from ensembles.checkpoints.formats.lora.peft_config import (
+    BASE_LAYER,
     ModuleConfig,
     reason_not_merged,
 )
 
 PREFIX = "base_model.model."
-BASE_LAYER = ".base_layer"
 # The name of the adapter, such as "default", is left out by PEFT's save_pretrained.
 PART = re.compile(
     r"(?P<module>.+)\.lora_"
@@ -151,14 +151,14 @@ def _update(
     scale = config.scale(module, rank)
     if "alpha" in parts:
         scale = (read_scalar(parts["alpha"]) or rank) / rank
-    depth = module.count(BASE_LAYER)
     update = LowRankUpdate(
         a,
         b,
         scale,
-        weight=config.weight(module.replace(BASE_LAYER, ""), depth),
+        weight=config.weight(module),
         n_experts=max(n_rows // rank, 1),
         is_transposed=is_embedding or bool(config.options.get("fan_in_fan_out")),
+        is_embedding=is_embedding,
         bias=parts.get("bias"),
         magnitude=parts.get("magnitude_vector"),
     )

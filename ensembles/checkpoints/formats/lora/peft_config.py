@@ -10,6 +10,7 @@ from typing import Any
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
+BASE_LAYER = ".base_layer"  # the layer inside a wrapper of PEFT
 DEFAULT = 8  # r and lora_alpha of LoraConfig
 METADATA = "lora_adapter_metadata"  # in files of diffusers: options by component
 APPLY_EACH = (
@@ -63,19 +64,18 @@ class ModuleConfig:
 
     def scale(self, module: str, rank: int) -> float:
         """Factor of the update of a module, from its alpha and its rank."""
-        options, name = self._of(module)
+        options, paths = self._of(module)
         if not options:
             return 1.0
-        alpha = _of_pattern(options, "alpha_pattern", name, "lora_alpha")
-        divisor = math.sqrt(rank) if options.get("use_rslora") else rank
-        return alpha / divisor
+        alpha = self._of_pattern(options, "alpha_pattern", paths, "lora_alpha")
+        return alpha / (math.sqrt(rank) if options.get("use_rslora") else rank)
 
     def rank(self, module: str, n_rows: int) -> int:
         """Rank of a module, which has several times as many rows with experts."""
-        options, name = self._of(module)
+        options, paths = self._of(module)
         if not options:
             return n_rows
-        rank = int(_of_pattern(options, "rank_pattern", name, "r"))
+        rank = int(self._of_pattern(options, "rank_pattern", paths, "r"))
         if n_rows == rank:
             return rank
         if options.get("target_parameters") and rank > 0 and n_rows % rank == 0:
@@ -85,26 +85,31 @@ class ModuleConfig:
             f"rank_pattern of its configuration, found {n_rows} rows of lora_A"
         )
 
-    def weight(self, module: str, n_levels: int) -> str:
-        """Name of the weight in the base that a module updates.
+    def weight(self, module: str) -> str:
+        """Name of the weight in the base that a module updates; empty if unknown.
 
-        PEFT wraps the parameters of a module that ``target_parameters`` names in
-        alphabetical order, one around the other; ``n_levels`` counts the wrappers
-        around this one.
+        PEFT wraps a module once for each of its ``target_parameters``, in the order in
+        which the model has them, which no file says.
         """
-        names = [
-            parameter
-            for target in sorted(self.options.get("target_parameters") or ())
-            for owner, _, parameter in [target.rpartition(".")]
-            if f".{module}".endswith(f".{owner}")
-        ]
-        parameter = "weight" if n_levels >= len(names) else names[-1 - n_levels]
-        return f"{module}.{parameter}"
+        parameters = self._parameters(module)
+        if len(parameters) > 1:
+            return ""
+        return parameters[0] if parameters else f"{module}.weight"
 
-    def _of(self, module: str) -> tuple[Mapping[str, Any], str]:
-        """Options of a module, and its name in their patterns."""
+    def _parameters(self, module: str) -> list[str]:
+        """Paths of the parameters of a module that ``target_parameters`` names."""
+        path = module.replace(BASE_LAYER, "")
+        return [
+            f"{path}.{parameter}"
+            for target in self.options.get("target_parameters") or ()
+            for owner, _, parameter in [target.rpartition(".")]
+            if f".{path}".endswith(f".{owner}")
+        ]
+
+    def _of(self, module: str) -> tuple[Mapping[str, Any], list[str]]:
+        """Options of a module, and the paths that their patterns are compared with."""
         if self.options:
-            return self.options, module
+            return self.options, self._parameters(module) or [module]
         component, _, name = module.partition(".")
         prefix = f"{component}."
         options = {
@@ -112,24 +117,42 @@ class ModuleConfig:
             for key, value in self._by_component.items()
             if key.startswith(prefix)
         }
-        return options, name
+        return options, [name]
+
+    def _of_pattern(
+        self,
+        options: Mapping[str, Any],
+        pattern: str,
+        paths: Iterable[str],
+        default: str,
+    ) -> float:
+        """Value of the first pattern that matches each path, else the default."""
+        values = {
+            _matched(options.get(pattern) or {}, path, options.get(default, DEFAULT))
+            for path in paths
+        }
+        if len(values) > 1:
+            raise ValueError(
+                f"{self.name}: the parameters {', '.join(paths)} must have the same "
+                f"{default}, found {sorted(values)} by {pattern}"
+            )
+        (value,) = values
+        return float(value)
 
 
-def _of_pattern(
-    options: Mapping[str, Any], pattern: str, module: str, default: str
-) -> float:
-    """Value of the first pattern that matches a module's name, as PEFT matches it."""
-    for key, value in (options.get(pattern) or {}).items():
+def _matched(patterns: Mapping[str, float], path: str, default: float) -> float:
+    """Value of the first pattern that matches the end of a path, as PEFT matches it."""
+    for key, value in patterns.items():
         try:
-            matches = re.match(rf"(.*\.)?({key})$", module)
+            matches = re.match(rf"(.*\.)?({key})$", path)
         except re.error as error:
             raise ValueError(
-                f"{pattern} must have regular expressions as keys, found {key!r}: "
-                f"{error}"
+                "rank_pattern and alpha_pattern must have regular expressions as keys, "
+                f"found {key!r}: {error}"
             ) from None
         if matches:
-            return float(value)
-    return float(options.get(default, DEFAULT))
+            return value
+    return default
 
 
 def reason_not_merged(

@@ -1,0 +1,314 @@
+"""The plan of a merge of adapters: validation, from headers alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ensembles._typing import Float64
+from ensembles.checkpoints.adapters.linear_rules import coefficients
+from ensembles.checkpoints.adapters.matching import (
+    in_naming,
+    mismatches,
+    missing_notes,
+)
+from ensembles.checkpoints.adapters.terms import ModuleSum, Term
+from ensembles.checkpoints.directories.adapter_files import AdapterSource, open_adapter
+from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.lora.adapter import Adapter, Naming
+from ensembles.checkpoints.planning.destination import (
+    destination_problems,
+    output_format,
+    resolved_link,
+)
+from ensembles.checkpoints.planning.opening import all_problems
+from ensembles.checkpoints.planning.options import float_dtype
+from ensembles.parallel import resolve_n_threads
+
+NEAR = 1e-9  # of the sum of coefficients to 1
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """Validated plan of a merge of adapters.
+
+    Parameters
+    ----------
+    members : tuple of Adapter
+        Opened adapters, with the names of their files.
+    rule : str
+        Name of the linear rule.
+    rule_params : dict
+        Parameters of the rule, by name.
+    weights : ndarray of shape (n_members,)
+        Weight of each adapter, not normalized.
+    coefficients : ndarray of shape (n_members,)
+        Factor of the update of each adapter.
+    sums : tuple of ModuleSum
+        Updates of each module, with the names of the result.
+    replaced : dict of str to tuple of Tensor
+        Tensors of all adapters that replace those of the base, by their name in the
+        result.
+    is_copy : bool
+        Whether the result is a copy of a single adapter.
+    out : Path
+        Path of the output.
+    naming : {"peft", "kohya", "diffusers"}
+        Naming of the result.
+    rank : int or None
+        Largest rank of the result; None keeps all ranks.
+    energy : float or None
+        Fraction of the sum of squared singular values that each module keeps; None
+        keeps all.
+    dtype : dtype or None
+        Float format of the result; None keeps that of the first adapter.
+    threads : int
+        Number of threads.
+    force : bool
+        Whether an existing output is replaced.
+    read_bytes : int
+        Bytes that are read: each adapter twice, first for the digests.
+    write_bytes : int
+        Largest size of the result in bytes.
+    free_bytes : int
+        Free bytes on the disk of the output.
+    notes : tuple of str
+        Messages for the user, one sentence each.
+    """
+
+    members: tuple[Adapter, ...]
+    rule: str
+    rule_params: dict[str, Any]
+    weights: Float64
+    coefficients: Float64
+    sums: tuple[ModuleSum, ...]
+    replaced: dict[str, tuple[Tensor, ...]]
+    is_copy: bool
+    out: Path
+    naming: Naming
+    rank: int | None
+    energy: float | None
+    dtype: np.dtype[Any] | None
+    threads: int
+    force: bool
+    read_bytes: int
+    write_bytes: int
+    free_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the output is a directory of PEFT."""
+        return self.naming == "peft"
+
+    @property
+    def file(self) -> str:
+        """Name of the weight file."""
+        return "adapter_model.safetensors" if self.is_directory else self.out.name
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a second factor of an adapter has a bias."""
+        terms = (term for module in self.sums for term in module.terms)
+        return any(term.update.bias is not None for term in terms)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether ranks are reduced."""
+        return self.rank is not None or self.energy is not None
+
+
+def plan_adapters(
+    members: Sequence[AdapterSource],
+    out: str | os.PathLike[str],
+    *,
+    rule: str = "mean",
+    weights: ArrayLike | None = None,
+    rule_params: Mapping[str, Any] | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    dtype: str | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> AdapterPlan:
+    """Plan a merge of adapters from the headers of their files.
+
+    Parameters
+    ----------
+    members, out, rule, weights, rule_params
+        As in `average_adapters`, with the same defaults.
+    rank, energy, dtype, threads, force
+        As in `average_adapters`, with the same defaults.
+
+    Returns
+    -------
+    AdapterPlan
+
+    Raises
+    ------
+    FileNotFoundError
+        If an adapter does not exist.
+    ValueError
+        If the adapters have no weighted sum, or the output cannot be written; the
+        message lists all problems, 20 at most.
+    """
+    if isinstance(members, str | os.PathLike | Mapping):
+        raise TypeError(
+            f"members must be a sequence of adapters, found {members!r:.80}"
+        )
+    _check_ranks(rank, energy)
+    params = dict(rule_params or {})
+    adapters = [open_adapter(member, index) for index, member in enumerate(members)]
+    checked, factors = coefficients(rule, weights, len(adapters), params)
+    path = resolved_link(out, force=force)
+    assert path is not None  # out is not None
+    naming = _naming(adapters, path)
+    is_copy = (
+        len(adapters) == 1
+        and factors[0] == 1
+        and rank is None
+        and energy is None
+        and adapters[0].naming == naming
+    )
+    problems = [] if is_copy else [a.reason for a in adapters if a.reason]
+    renamed = in_naming(adapters, naming)
+    problems += [*mismatches(renamed), *_replaced_problems(adapters, factors)]
+    checkpoints = [adapter.checkpoint for adapter in adapters]
+    tensors = [tensor for c in checkpoints for tensor in c.layout.values()]
+    n_read = sum(tensor.nbytes for tensor in tensors)
+    target = None if dtype is None else float_dtype(dtype)
+    n_written = sum(
+        tensor.size * (tensor.dtype if target is None else target).itemsize
+        for tensor in tensors
+    )
+    reasons, n_free = destination_problems(path, checkpoints, n_written)
+    problems += reasons
+    if problems:
+        raise ValueError(all_problems(problems))
+    first = adapters[0]
+    return AdapterPlan(
+        members=tuple(adapters),
+        rule=rule,
+        rule_params=params,
+        weights=checked,
+        coefficients=factors,
+        sums=tuple(_sums(renamed, factors)),
+        replaced={
+            stored: tuple(adapter.replaced[name] for adapter in adapters)
+            for name, stored in first.names.items()
+        },
+        is_copy=is_copy,
+        out=path,
+        naming=naming,
+        rank=rank,
+        energy=energy,
+        dtype=target,
+        threads=resolve_n_threads(threads),
+        force=force,
+        read_bytes=2 * n_read,
+        write_bytes=n_written,
+        free_bytes=n_free,
+        notes=tuple(_notes(renamed, naming)),
+    )
+
+
+def _check_ranks(rank: int | None, energy: float | None) -> None:
+    if rank is not None and energy is not None:
+        raise ValueError(
+            "rank and energy both choose the rank: pass rank=... (--rank) or "
+            "energy=... (--energy)"
+        )
+    is_number = isinstance(rank, int) and not isinstance(rank, bool)
+    if rank is not None and not (is_number and rank >= 1):
+        raise ValueError(f"rank must be a whole number of at least 1, found {rank!r}")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(
+            f"energy must be a fraction above 0 and at most 1, found {energy!r}"
+        )
+
+
+def _naming(adapters: Sequence[Adapter], out: Path) -> Naming:
+    """Naming of the result: PEFT's in a directory, else kohya's or diffusers'."""
+    namings = {adapter.naming: adapter.name for adapter in reversed(adapters)}
+    if {"peft", "diffusers"} <= namings.keys():
+        raise ValueError(
+            f"{namings['peft']} has an adapter_config.json and "
+            f"{namings['diffusers']} has the component of a pipeline in its names; "
+            "merge adapters of one kind"
+        )
+    if output_format(out) == "directory":
+        if "peft" not in namings:
+            raise ValueError(
+                f"{out} would be a directory of PEFT, and no adapter has an "
+                "adapter_config.json; pass a file as output, such as merged.safetensors"
+            )
+        return "peft"
+    return "diffusers" if adapters[0].naming == "diffusers" else "kohya"
+
+
+def _replaced_problems(adapters: Sequence[Adapter], factors: Float64) -> list[str]:
+    """Reasons why the tensors that replace those of the base have no average."""
+    names = dict.fromkeys(name for adapter in adapters for name in adapter.replaced)
+    if not names:
+        return []
+    shown = next(iter(names))
+    if abs(float(factors.sum()) - 1) > NEAR:
+        return [
+            f"tensor {shown!r} replaces that of the base, which the adapters do not "
+            f"have: its weighted sum needs coefficients that sum to 1, found "
+            f"{factors.sum():g}; use the rule 'mean', or apply the adapters to the base"
+        ]
+    problems = []
+    for name in names:
+        stored = [adapter.replaced.get(name) for adapter in adapters]
+        for adapter, tensor in zip(adapters, stored, strict=True):
+            if tensor is None:
+                problems.append(
+                    f"{adapter.name} lacks tensor {name!r}, which replaces that of the "
+                    "base in other adapters; apply the adapters to the base first"
+                )
+        shapes = {tensor.shape for tensor in stored if tensor is not None}
+        if len(shapes) > 1:
+            problems.append(f"tensor {name!r} has the shapes {shapes} in the adapters")
+    return problems
+
+
+def _sums(adapters: Sequence[Adapter], factors: Float64) -> list[ModuleSum]:
+    """Updates of each module, in the order of the first adapter that has it."""
+    terms: dict[str, list[Term]] = {}
+    for index, adapter in enumerate(adapters):
+        for name, update in adapter.updates.items():
+            coefficient = float(factors[index]) * update.scale
+            terms.setdefault(name, []).append(Term(index, update, coefficient))
+    return [ModuleSum(name, tuple(found)) for name, found in terms.items()]
+
+
+def _notes(adapters: Sequence[Adapter], naming: Naming) -> list[str]:
+    notes = missing_notes(adapters)
+    for adapter in adapters:
+        notes += [f"{adapter.name}: {note}" for note in adapter.checkpoint.notes]
+    for option in ("base_model_name_or_path", "task_type"):
+        values = {str(a.config[option]): a.name for a in adapters if option in a.config}
+        if len(values) > 1:
+            notes.append(
+                f"the adapters have different values of {option}: {', '.join(values)}; "
+                "the result has the first"
+            )
+    if any(adapter.naming not in (naming, "kohya") for adapter in adapters):
+        notes.append(
+            "the result has the names of kohya (lora_down, lora_up, alpha); pass a "
+            "path without a suffix for a directory of PEFT"
+        )
+    if any(adapter.replaced for adapter in adapters):
+        notes.append(
+            "biases and modules that the adapters replace whole are averaged as "
+            "tensors, which equals the sum of their updates since the coefficients sum "
+            "to 1"
+        )
+    return notes
