@@ -30,9 +30,11 @@ from ensembles.checkpoints.views.adapted_source import (
 )
 from ensembles.checkpoints.views.module_names import names_in_base
 from ensembles.dtypes import is_float
+from ensembles.parallel import chunks
 
 FLOAT64 = np.dtype(np.float64)
 SHOWN = 3
+PIECE = 1 << 20  # bytes
 QUANTIZED = (
     "{base} has quantized weights ({evidence}), to which the updates of {adapter} "
     "cannot be added: take the half-precision model that it was quantized from, or "
@@ -155,8 +157,13 @@ def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
     for name, tensor in adapter.replaced.items():
         if name in found:
             _add_replaced(changes, base, found[name], tensor)
-        else:
-            changes.absent.append(name)
+    # It stores a tied output layer a second time.
+    replaced = [*changes.layout.values()]
+    changes.absent += [
+        name
+        for name, tensor in adapter.replaced.items()
+        if name not in found and not any(_same(tensor, other) for other in replaced)
+    ]
     for module, update in adapter.updates.items():
         name = found.get(wanted[module])
         if name is None:
@@ -164,6 +171,20 @@ def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
         else:
             _add_update(changes, base, module, name, (update, scale, cache))
     return changes
+
+
+def _same(first: Tensor, second: Tensor | None) -> bool:
+    """Whether two tensors of an adapter have the same bytes."""
+    if second is None or (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    buffers = [memoryview(bytearray(PIECE)) for _ in range(2)]
+    for start, stop in chunks(first.nbytes, PIECE):
+        parts = [buffer[: stop - start] for buffer in buffers]
+        for tensor, part in zip((first, second), parts, strict=True):
+            tensor.source.read_into(part, tensor.offset + start)
+        if parts[0] != parts[1]:
+            return False
+    return True
 
 
 def _add_update(
@@ -274,16 +295,16 @@ def _notes(base: Checkpoint, adapter: Adapter, scale: float) -> Iterator[str]:
     trained_on = str(adapter.config.get("base_model_name_or_path") or "")
     known = [str(base.config.get("_name_or_path") or ""), str(base.path or "")]
     if trained_on and _last(trained_on) not in map(_last, known):
-        yield f"{adapter.name} was trained on {trained_on!r}, by its configuration"
+        yield f"the adapter was trained on {trained_on!r}, by its configuration"
     if adapter.replaced:
         names = [*adapter.replaced]
-        unscaled = "" if scale == 1 else ", whole, whatever the scale"
+        unscaled = "" if scale == 1 else ", which the scale does not change"
         yield (
-            f"{adapter.name} replaces {len(names)} tensors, such as "
+            f"the adapter replaces {len(names)} tensors of the base, such as "
             f"{names[0]}{unscaled}"
         )
     for note in adapter.checkpoint.notes:
-        yield f"{adapter.name}: {note}"
+        yield f"adapter: {note}"
 
 
 def _last(path: str) -> str:

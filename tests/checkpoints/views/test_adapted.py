@@ -214,7 +214,9 @@ def test_the_scale_is_that_of_the_updates_alone(tmp_path: Path) -> None:
         result["m.q.weight"], old - 2 * (merged["m.q.weight"] - old), rtol=1e-12
     )
     assert result["head.weight"].tobytes() == head.tobytes()
-    assert any("replaces 1 tensors" in note and "whole" in note for note in view.notes)
+    assert any(
+        "replaces 1 tensors" in note and "the scale" in note for note in view.notes
+    )
 
 
 def test_another_name_of_the_base_is_noted(tmp_path: Path) -> None:

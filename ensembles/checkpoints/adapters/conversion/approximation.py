@@ -40,8 +40,8 @@ def approximate(
     The best approximation, by a singular value decomposition. A matrix whose sides are
     larger than 1,024 is decomposed by iterations of random vectors, the same in each
     run, up to a ``rank`` that is small beside it; for an ``energy`` alone, or a larger
-    rank, from its products with itself, which lose singular values below 1e-8 of the
-    largest. Measure the error of the result where it matters.
+    rank, from its products with itself, which lose singular values below a millionth of
+    the largest. Measure the error of the result where it matters.
 
     Parameters
     ----------
@@ -73,9 +73,7 @@ def approximate(
     return Approximation(roots[:, None] * right[:n_kept], left[:, :n_kept] * roots)
 
 
-def _decomposed(
-    matrix: Float64, rank: int | None
-) -> tuple[Float64, Float64, Float64]:
+def _decomposed(matrix: Float64, rank: int | None) -> tuple[Float64, Float64, Float64]:
     """Singular values of a matrix, or the largest, with their vectors."""
     n_smaller = min(matrix.shape)
     if n_smaller <= LARGEST:
@@ -107,7 +105,7 @@ def _by_products(matrix: Float64) -> tuple[Float64, Float64, Float64]:
     left = left[:, ::-1]
     values = np.sqrt(np.maximum(squares[::-1], 0.0))
     # The square root of rounding: these directions are arbitrary.
-    values[values < np.sqrt(ROUNDING) * values[:1]] = 0.0
+    values[values < np.sqrt(max(matrix.shape) * ROUNDING) * values[:1]] = 0.0
     right = np.divide(
         left.T @ matrix,
         values[:, None],
