@@ -165,11 +165,11 @@ def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
         if name not in found and not any(_same(tensor, other) for other in replaced)
     ]
     for module, update in adapter.updates.items():
-        name = found.get(wanted[module])
-        if name is None:
+        stored = found.get(wanted[module])
+        if stored is None:
             changes.absent.append(module)
         else:
-            _add_update(changes, base, module, name, (update, scale, cache))
+            _add_update(changes, base, module, stored, (update, scale, cache))
     return changes
 
 

@@ -14,7 +14,8 @@ from ensembles._typing import Array
 from ensembles.checkpoints.adapters.conversion.changes import Changes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, MemorySource, Tensor
 from ensembles.checkpoints.formats.detection import writer_for
-from ensembles.checkpoints.formats.lora.peft import BASE_LAYER, PREFIX
+from ensembles.checkpoints.formats.lora.peft import PREFIX
+from ensembles.checkpoints.formats.lora.peft_config import BASE_LAYER
 from ensembles.checkpoints.formats.output import OutputFile
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.parallel import chunks
