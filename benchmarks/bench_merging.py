@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,14 @@ def joined(path: Path, tensors: Sequence[str], shapes: llama.Layout) -> llama.Ar
 def check(
     name: str, method: Method, out: llama.Array, inputs: Sequence[llama.Array]
 ) -> None:
-    """Compare tensors with the possible results in float64.
+    """Compare tensors with the possible results of a method in float64."""
+    base = inputs[0] if method.has_base else None
+    stack = np.array(inputs[1:] if method.has_base else inputs)
+    check_results(name, out, method.oracle(stack, base, **method.params))
+
+
+def check_results(name: str, out: llama.Array, results: Iterable[llama.Array]) -> None:
+    """Compare a flat tensor with the possible results in float64.
 
     An element is right if it is a bfloat16 number nearest to one of them.
 
@@ -211,13 +218,13 @@ def check(
     ValueError
         If too many elements are wrong.
     """
-    base = inputs[0] if method.has_base else None
-    stack = np.array(inputs[1:] if method.has_base else inputs)
     half = np.spacing(np.abs(out)).astype(np.float64) / 2
     values = out.astype(np.float64)
     is_right = np.zeros(out.size, bool)
-    for result in method.oracle(stack, base, **method.params):
+    for result in results:
         exact = result.reshape(-1)
+        if exact.shape != out.shape:
+            raise ValueError(f"{name}: {out.size:,} elements, not {exact.size:,}")
         # Of two bfloat16 numbers that are as near, rounding errors choose one.
         slack = PRECISION * np.abs(exact) + LEAST
         is_right |= np.abs(values - exact) <= half + slack

@@ -31,7 +31,7 @@ CHECKPOINTS = (
     {"formats", "methods"},
     {"directories"},
     {"compatibility", "runs", "views"},
-    {"planning", "soup_selection"},
+    {"planning", "soup_selection", "vocabulary"},
     {"merging", "parameters", "averaging"},
     {"model_soup", "soup_search", "inspection", "moments", "recipes", "adapters"},
 )

@@ -111,6 +111,8 @@ RULE_CASES = {
     "multislerp": RuleCase([[1, 0], [0, 4]], [2, 1], [4 / sqrt(5), 2 / sqrt(5)]),
     # Of a convex quadrilateral, where the diagonals cross.
     "geometric_median": RuleCase([[0, 0], [4, 0], [3, 3], [0, 4]], [1] * 4, [2, 2]),
+    # 0.5 * 2 - 1 * 3 and 0.5 * 4 - 1 * 1.
+    "linear_combination": RuleCase([[2, 4], [3, 1]], [0.5, -1], [-2, 1]),
     # Up by 0.5 at most, down by 0.5 at most, and 0.25 is near.
     "nearswap": RuleCase(
         [[1, 1, 1], [3, 0, 1.25]], [1, 1], [1.5, 0.5, 1.25], {"t": 0.5}
@@ -130,6 +132,22 @@ RULE_CASES = {
     # of their mean (1.5, sqrt(3) / 2).
     "model_stock": RuleCase(
         [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
+    ),
+    # Differences (1, 0) and (0, 1) in the first row, (0, 2) and (2, 0) in the second, are
+    # at right angles: a third of the way, added to 1.
+    "nuslerp_task_vectors": RuleCase(
+        [[[2, 1], [1, 3]], [[1, 2], [3, 1]]],
+        [2, 1],
+        [
+            [1 + cos(pi / 6), 1 + sin(pi / 6)],
+            [1 + 2 * sin(pi / 6), 1 + 2 * cos(pi / 6)],
+        ],
+        {"vectors": "row"},
+        [[1, 1], [1, 1]],
+    ),
+    # As multislerp, of the differences (1, 0) and (0, 4).
+    "multislerp_task_vectors": RuleCase(
+        [[2, 1], [1, 5]], [2, 1], [1 + 4 / sqrt(5), 1 + 2 / sqrt(5)], {}, [1, 1]
     ),
     # Sums of squares of (2, 1) and (1, -2) are 5 and 5: halves. The sum of the second
     # entry is negative: 1 is erased. 1 + (2 + 1) / 2 and 1 - 2 / 2.

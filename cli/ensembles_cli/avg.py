@@ -51,12 +51,13 @@ if TYPE_CHECKING:
     shell_complete=complete_rule,
     help=(
         "Rule that combines the members: arcee_fusion, geometric_mean, "
-        "geometric_median, karcher_mean, maximum, mean, median, minimum, multislerp, "
-        "nearswap, nuslerp, power_mean, slerp or trimmed_mean; with --base "
-        "breadcrumbs_linear, breadcrumbs_ties, consensus, dare_linear, dare_ties, "
-        "della_linear, della_ties, iso_c, iso_cts, magnitude_prune, model_stock, ram, "
-        "sce, task_arithmetic, ties, tsv or wudi; with moments of the members' data "
-        "fisher or regmean. ensemble rules shows formulas and parameters."
+        "geometric_median, karcher_mean, linear_combination, maximum, mean, median, "
+        "minimum, multislerp, nearswap, nuslerp, power_mean, slerp or trimmed_mean; "
+        "with --base breadcrumbs_linear, breadcrumbs_ties, consensus, dare_linear, "
+        "dare_ties, della_linear, della_ties, iso_c, iso_cts, magnitude_prune, "
+        "model_stock, ram, sce, task_arithmetic, ties, tsv or wudi; with moments of "
+        "the members' data fisher or regmean. ensemble rules shows formulas and "
+        "parameters."
     ),
 )
 @checkpoint.rule_param
@@ -84,6 +85,15 @@ if TYPE_CHECKING:
     type=Weights(),
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
+@click.option(
+    "--save-recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE.yml",
+    help=(
+        "Write the average as a recipe in mergekit's format too, which ensemble merge "
+        "reads."
+    ),
+)
 @schedule_option
 @run.choosing()
 @run.use_averaged_model
@@ -106,6 +116,7 @@ def command(
     members: tuple[str, ...],
     out: Path | None,
     weights: list[float] | None,
+    save_recipe: Path | None,
     schedule: ScheduleChoice | None,
     rule_params: tuple[tuple[str, Any], ...],
     use_averaged_model: bool,
@@ -170,6 +181,8 @@ def command(
         return
     if plan.out is not None and part.world_size is None:
         check_absent(plan.out, force=options["force"])
+    if save_recipe is not None:
+        checkpoints.save_recipe(plan, save_recipe, force=options["force"])
     if not as_json:
         print_members(planned)
     with bar("averaging", plan.read_bytes) as progress:

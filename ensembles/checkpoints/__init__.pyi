@@ -46,8 +46,10 @@ from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
 from .recipes.document import Recipe as Recipe
-from .recipes.document import read_recipes as read_recipes
 from .recipes.merge import plan_recipe as plan_recipe
+from .recipes.reading.documents import read_recipes as read_recipes
+from .recipes.writing import recipe_text as recipe_text
+from .recipes.writing import save_recipe as save_recipe
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel

@@ -4,6 +4,7 @@ from .builtin import arcee_fusion as arcee_fusion
 from .builtin import geometric_mean as geometric_mean
 from .builtin import geometric_median as geometric_median
 from .builtin import karcher_mean as karcher_mean
+from .builtin import linear_combination as linear_combination
 from .builtin import maximum as maximum
 from .builtin import mean as mean
 from .builtin import median as median

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ensembles.rules.distances import geometric_median
 from ensembles.rules.elementwise import (
     geometric_mean,
+    linear_combination,
     maximum,
     mean,
     median,
@@ -25,6 +26,7 @@ __all__ = [
     "geometric_mean",
     "geometric_median",
     "karcher_mean",
+    "linear_combination",
     "maximum",
     "mean",
     "median",

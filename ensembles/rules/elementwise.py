@@ -64,6 +64,50 @@ def mean(stack: Array, weights: Float64) -> Array:
     return weighted_mean(stack, weights)
 
 
+@register(RULES, signed=True, weight_sum_matters=True, fused=True)
+def linear_combination(
+    stack: Array, weights: Float64, *, scale: float = 1.0, normalize: bool = False
+) -> Array:
+    """Scaled sum, scale * sum(w[i] x[i]), rounded once.
+
+    Unlike the mean it is not divided by the sum of the weights.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Weight of each member, of any sign; they may sum to any number.
+    scale : float, default=1.0
+        Factor of the sum, of any sign; 0 gives zeros.
+    normalize : bool, default=False
+        Whether the sum is divided by the sum of the weights.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` is not a finite number, or the weights sum to zero with
+        ``normalize=True``.
+
+    Notes
+    -----
+    In mergekit 0.1.5 it is the method ``linear`` with ``normalize: false``, and
+    ``passthrough`` with ``scale``.
+    """
+    if not (isinstance(scale, Real) and math.isfinite(scale)):
+        raise ValueError(
+            f"scale of 'linear_combination' must be a finite number, found {scale!r}"
+        )
+    total = math.fsum(weights) if normalize else 1.0
+    if total == 0:
+        raise ValueError(
+            "weights of 'linear_combination' must not sum to zero with normalize=True"
+        )
+    if scale == 1:
+        return weighted_mean(stack, weights, total)
+    return weighted_mean(stack, weights * float(scale), total)
+
+
 @register(RULES, fused=True)
 def median(stack: Array, weights: Float64) -> Array:
     """Weighted median, the m that minimizes sum(w[i] |x[i] - m|).

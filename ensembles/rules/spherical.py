@@ -100,13 +100,26 @@ def arc_coefficients(squares: Float64, products: Float64, t: float) -> Float64:
     )
 
 
-def _slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
+def slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
+    """Coefficients of the point on the arc between two vectors.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (2, 2)
+        Inner products of the vectors.
+    weights : ndarray of shape (2,)
+        Weight of each vector; the share of the arc is w[1] / sum(w).
+
+    Returns
+    -------
+    ndarray of shape (2,)
+    """
     squares = np.diagonal(gram)
     _check_squares(squares)
     return arc_coefficients(squares, gram[0, 1], weights[1] / weights.sum())
 
 
-@register(RULES, statistics=gram, finish=_slerp_coefficients, n_members=2, fused=True)
+@register(RULES, statistics=gram, finish=slerp_coefficients, n_members=2, fused=True)
 def slerp(stack: Array, weights: Float64, *, state: Float64) -> Array:
     """Spherical interpolation, (sin((1-t)θ) a + sin(tθ) b) / sin θ, t = w[1] / sum(w).
 
@@ -193,9 +206,31 @@ def karcher_mean(stack: Array, weights: Float64, *, state: Float64) -> Array:
     return weighted_mean(stack, state, total=1.0)
 
 
-def _directional_coefficients(
+def directional_coefficients(
     gram: Float64, weights: Float64, *, normalize: bool = True, eps: float = 0.0
 ) -> Float64:
+    """Coefficients of the mean direction with the mean length.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_members, n_members)
+        Inner products of the vectors.
+    weights : ndarray of shape (n_members,)
+        Weight of each vector.
+    normalize : bool, default=True
+        Whether the lengths are divided by the sum of the weights.
+    eps : float, default=0.0
+        Added to the lengths before they divide the vectors.
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not valid, or a squared length is out of the range of float64.
+    """
     if not isinstance(normalize, bool):
         raise ValueError(
             f"normalize of 'multislerp' must be True or False, found {normalize!r}"
@@ -220,7 +255,7 @@ def _directional_coefficients(
 @register(
     RULES,
     statistics=gram,
-    finish=_directional_coefficients,
+    finish=directional_coefficients,
     weight_sum_matters=True,
     fused=True,
 )
@@ -284,23 +319,52 @@ def _flattens(*, vectors: str = "tensor") -> bool:
     return vectors == "tensor"
 
 
-def _whole_rows(n_elements: int, position: Position) -> int:
-    """Elements of the whole rows in a number of elements, of one row at least."""
+def whole_rows(n_elements: int, position: Position) -> int:
+    """Elements of the whole rows in a number of elements, of one row at least.
+
+    Parameters
+    ----------
+    n_elements : int
+        Number of elements.
+    position : Position
+        Position of the rows in their tensor.
+
+    Returns
+    -------
+    int
+    """
     row_size = max(position.row_size, 1)
     return max(n_elements // row_size, 1) * row_size
 
 
 def _gram_of_rows(stack: Array, *, position: Position) -> Float64:
     """Partial Gram matrices of blocks of whole rows, the same in each division."""
-    step = _whole_rows(BLOCK, position)
+    step = whole_rows(BLOCK, position)
     starts = range(0, max(stack.shape[1], 1), step)
     return np.concatenate(
         [gram(np.ascontiguousarray(stack[:, i : i + step])) for i in starts]
     )
 
 
-def _row_coefficients(rows: Float64, t: float) -> Float64:
-    """Coefficients of both members for each row, from (2, n_rows, row_size) entries."""
+def row_coefficients(rows: Float64, t: float) -> Float64:
+    """Coefficients of the points on the arcs between the rows of two members.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (2, n_rows, row_size)
+        Members along axis 0.
+    t : float, from 0 to 1
+        Share of the arc, from the first member.
+
+    Returns
+    -------
+    ndarray of shape (2, n_rows)
+
+    Raises
+    ------
+    ValueError
+        If a squared length is out of the range of float64.
+    """
     sums = row_products(rows)
     squares, products = sums[:2], sums[2]
     # As in `gram`: squares that underflow or overflow are out of the range.
@@ -315,7 +379,7 @@ def _row_coefficients(rows: Float64, t: float) -> Float64:
 
 @register(
     RULES,
-    passes=[Pass(_gram_of_rows, _slerp_coefficients, _flattens)],
+    passes=[Pass(_gram_of_rows, slerp_coefficients, _flattens)],
     n_members=2,
     fused=True,
     unit="row",
@@ -374,10 +438,10 @@ def nuslerp(
     if state is not None:
         return weighted_mean(stack, state, total=1.0)
     out, t = np.empty(stack.shape[1], stack.dtype), float(weights[1] / weights.sum())
-    for start, stop in chunks(len(out), _whole_rows(PIECE_SIZE, position)):
+    for start, stop in chunks(len(out), whole_rows(PIECE_SIZE, position)):
         piece = widen(stack[:, start:stop])
         rows = np.ascontiguousarray(piece).reshape(2, -1, position.row_size)
-        combined = combine_rows(rows, _row_coefficients(rows, t))
+        combined = combine_rows(rows, row_coefficients(rows, t))
         out[start:stop] = narrow(combined.reshape(-1), stack.dtype)
     return out
 

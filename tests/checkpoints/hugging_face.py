@@ -42,6 +42,19 @@ def saved(folder: Path, models: list[Any], **options: Any) -> list[Path]:
     return [folder / f"m{number}" for number in range(len(models))]
 
 
+def words_tokenizer() -> Any:
+    """Tokenizer of transformers that splits texts into `WORDS`."""
+    words = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        mask_token="[UNK]",
+        model_max_length=16,
+    )
+
+
 def encoder(folder: Path, seed: int) -> Path:
     """A sentence encoder of two modules with weights, and a pooling between them."""
     from sentence_transformers import SentenceTransformer
@@ -51,16 +64,12 @@ def encoder(folder: Path, seed: int) -> Path:
         Transformer,
     )
 
-    words = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
     torch.manual_seed(seed)
     config = transformers.BertConfig(
         **TINY, vocab_size=len(WORDS), intermediate_size=8, max_position_embeddings=16
     )
     transformers.BertModel(config).save_pretrained(folder / "bert")
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
-    ).save_pretrained(folder / "bert")
+    words_tokenizer().save_pretrained(folder / "bert")
     modules = [Transformer(str(folder / "bert")), Pooling(8), Dense(8, 3)]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "st"))
     return folder / "st"

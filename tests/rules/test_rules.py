@@ -43,14 +43,18 @@ SPHERICAL = [slerp, nuslerp, karcher_mean, multislerp]
 # They pick entries, and of two take the middle: nothing of it is rounded on the way.
 PICKING = [RULES[name] for name in ("median", "minimum", "maximum")]
 # They add in the order of the members.
-ADDING = [mean, geometric_mean, power_mean]
+ADDING = [mean, RULES["linear_combination"], geometric_mean, power_mean]
 PARAMS: dict[str, list[dict[str, Any]]] = {
     "trimmed_mean": [{"proportion": a} for a in (0, 0.1, 0.35, 0.49)],
     "power_mean": [{"p": p} for p in (1, 3.5, 0.5, 0.1, -1, -0.01)],
+    "linear_combination": [{"scale": s} for s in (0, -0.5, 3)],
     "nearswap": [{"t": t} for t in (0, 0.5, 3)],
 }
 
 each_rule = pytest.mark.parametrize("rule", BASELESS, ids=lambda r: r.name)
+each_mean = pytest.mark.parametrize(
+    "rule", [r for r in BASELESS if not r.weight_sum_matters], ids=lambda r: r.name
+)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -94,6 +98,12 @@ def add_up(column: list[float], weights: list[float]) -> float:
     for value, weight in zip(column[1:], weights[1:], strict=True):
         total += weight * value
     return total / math.fsum(weights)
+
+
+def add_up_undivided(
+    column: list[float], weights: list[float], scale: float = 1.0
+) -> float:
+    return sum(w * scale * x for x, w in zip(column, weights, strict=True))
 
 
 def part_in_halves(column: list[float], weights: list[float]) -> float:
@@ -165,6 +175,7 @@ def moved(column: list[float], weights: list[float], t: float = 1e-4) -> float:
 ORACLES: dict[str, Callable[..., float]] = {
     "nearswap": moved,
     "mean": add_up,
+    "linear_combination": add_up_undivided,
     "median": part_in_halves,
     "trimmed_mean": between_the_cuts,
     "geometric_mean": geometric,
@@ -542,7 +553,7 @@ def test_members_of_length_zero_count_in_the_length_alone() -> None:
     assert karcher_mean(stack, [0, 1]).tolist() == [0, 0]
 
 
-@each_rule
+@each_mean
 @each_dtype
 def test_identical_members_are_a_fixed_point(
     rule: Rule, dtype: Dtype, rng: np.random.Generator
@@ -664,7 +675,7 @@ def test_members_without_weight_do_not_count(
     near(rule(stack, weights), rule(stack[weights > 0], weights[weights > 0]), ulps=1)
 
 
-@each_rule
+@each_mean
 def test_scaling_all_weights_changes_nothing(
     rule: Rule, rng: np.random.Generator
 ) -> None:
@@ -672,7 +683,7 @@ def test_scaling_all_weights_changes_nothing(
     assert rule(stack, 4 * weights).tobytes() == rule(stack, weights).tobytes()
 
 
-@each_rule
+@each_mean
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("power", [1020, -200, -1074])
 def test_weights_of_any_size_count_by_their_proportions(

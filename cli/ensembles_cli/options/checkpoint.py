@@ -38,12 +38,12 @@ integers = click.option(
 )
 missing = click.option(
     "--missing",
-    type=click.Choice(["error", "skip", "first"]),
+    type=click.Choice(["error", "skip", "first", "present"]),
     default="error",
     show_default=True,
     help=(
         "How to handle tensors missing from some checkpoints: fail, leave them out, "
-        "or copy them from the first."
+        "copy them from the first, or combine them from the checkpoints that have them."
     ),
 )
 key = click.option(

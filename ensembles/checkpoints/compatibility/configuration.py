@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
 from ensembles.checkpoints.directories.directory import CONFIG as CONFIG
 from ensembles.checkpoints.directories.directory import TOKENIZERS
+from ensembles.checkpoints.directories.module_settings import comparable
+from ensembles.checkpoints.directories.modules import MODULES
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.regular_files import read_json
 
 # Keys of a configuration that do not affect the meaning of the parameters.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
@@ -22,7 +24,9 @@ IDLE_SIDE_KEYS |= {"__version__", "_commit_hash", "_diffusers_version", *IDLE_KE
 GRAVE = re.compile(
     r"(?!.*(?:max_|drop|_impl)).*(?:model_type|head|group|rope|theta|act$|activation"
     r"|_fn$|eps|norm|window|position|scal|id2|2id|pool|stride|patch|layer_types"
-    r"|attention_type|experts|top_k|causal|kernel|dilation).*"
+    r"|attention_type|experts|top_k|causal|kernel|dilation"
+    # Of modules of sentence-transformers, whose weights of words are not tensors.
+    r"|vocab$|word_weight|cumulative|stop_words|lower_case|structure|module classes).*"
 )
 CARD = "README.md"
 IS_CARD = re.compile(r"(readme|model_?card)([._-][\w-]+)*\.(md|rst|txt)", re.I)
@@ -145,19 +149,25 @@ def _file_notes(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
         and not is_card(name)
         and not CARDS.fullmatch(Path(name).name)
     ]
-    differing = []
+    grave, differing = [], []
     for name in sorted(shared):
         if not _is_same_file(first, member, name):
             keys = _changed(_contents(first, name), _contents(member, name))
             if keys is None:
                 differing.append(name)
+            elif keys and _is_of_module(first, name) and any(map(GRAVE.match, keys)):
+                grave.append(f"{name} (in {listed(keys)})")
             elif keys:
                 differing.append(f"{name} (in {listed(keys)})")
-    if differing:
+    end = f"of {MEMBER} differ from those of {first.name}, the first member"
+    if grave:
         yield (
-            f"{listed(differing)} of {MEMBER} differ from those of {first.name}, the "
-            "first member, which the result has"
+            f"{listed(grave)} {end}: modules of these configurations compute different "
+            "outputs from the same tensors; the result has those of the first member: "
+            "test it"
         )
+    if differing:
+        yield f"{listed(differing)} {end}, which the result has"
     additional = sorted(set(filter(_affects_use, member.files)) - set(first.files))
     if additional and first.is_directory and member.is_directory:
         yield (
@@ -176,23 +186,30 @@ def _is_tokenizer(name: str) -> bool:
 
 
 def _is_same_file(first: Checkpoint, member: Checkpoint, name: str) -> bool:
-    first_path = Path(str(first.path)) / name
-    member_path = Path(str(member.path)) / name
-    if first_path.stat().st_size != member_path.stat().st_size:
-        return False
-    return (
-        first_path.samefile(member_path)
-        or first_path.read_bytes() == member_path.read_bytes()
-    )
+    if name not in first.contents and name not in member.contents:
+        first_path = Path(str(first.path)) / name
+        member_path = Path(str(member.path)) / name
+        if first_path.stat().st_size != member_path.stat().st_size:
+            return False
+        if first_path.samefile(member_path):
+            return True
+    return first.read_file(name) == member.read_file(name)
 
 
 def _contents(member: Checkpoint, name: str) -> Any:
     if not name.endswith(".json"):
         return None
     try:
-        return read_json(Path(str(member.path)) / name)
+        return comparable(json.loads(member.read_file(name)))
     except ValueError:
         return None
+
+
+def _is_of_module(first: Checkpoint, name: str) -> bool:
+    """Whether a file has settings of a module of sentence-transformers."""
+    base_name = Path(name).name
+    is_config = name == MODULES or base_name.endswith("config.json")
+    return is_config and MODULES in first.files
 
 
 def _changed(one: Any, other: Any) -> list[str] | None:

@@ -59,6 +59,9 @@ class TensorPlan(NamedTuple):
     settings : TensorSettings or None, default=None
         Weights and parameters of the rule for this tensor; None means those of the
         plan.
+    holders : tuple of int or None, default=None
+        Indices of the members that have the tensor, and that ``members`` are from; None
+        means all.
     """
 
     name: str
@@ -70,6 +73,7 @@ class TensorPlan(NamedTuple):
     moments: tuple[Tensor, ...] = ()
     tied_to: str | None = None
     settings: TensorSettings | None = None
+    holders: tuple[int, ...] | None = None
 
     @property
     def position(self) -> Position:
@@ -80,6 +84,12 @@ class TensorPlan(NamedTuple):
     def size(self) -> int:
         """Number of elements."""
         return self.members[0].size
+
+    @property
+    def by_member(self) -> dict[int, Tensor]:
+        """Tensor of each member that has it, by the index of the member."""
+        holders = range(len(self.members)) if self.holders is None else self.holders
+        return dict(zip(holders, self.members, strict=True))
 
     def params(self, common: Mapping[str, Any]) -> Mapping[str, Any]:
         """Parameters of the rule for this tensor; ``common`` are those of the plan."""
@@ -139,9 +149,10 @@ def match_layouts(
         Members with matching tensor names, see `match_first_names`.
     base : Checkpoint or None, default=None
         Base with matching tensor names; it must have every tensor of the members.
-    missing : {"error", "skip", "first"}
+    missing : {"error", "skip", "first", "present"}
         Treatment of tensors missing from some members or the base: report them as
-        problems, leave them out, or copy them from the first member, if it has them.
+        problems, leave them out, copy them from the first member, if it has them, or
+        combine them from the members that have them, which the base must have too.
     include, exclude : sequence of str
         Glob patterns for tensor names. An empty ``include`` means all tensors.
     dtype : dtype or None
@@ -190,19 +201,27 @@ def match_layouts(
         if base is not None and not is_float(stored.dtype):
             tensors.pop()  # integers are not combined with a base
         without = [c.name for c, t in zip(checkpoints, tensors, strict=False) if not t]
-        if without and missing == "error":
+        is_error = missing == "error"
+        if missing == "present":  # without its base a tensor has no task vectors
+            is_error = tensors[-1] is None and len(tensors) > len(members)
+        if without and is_error:
             holder = next(
                 c.name for c, t in zip(checkpoints, tensors, strict=False) if t
             )
             lacking.setdefault((holder, *without), []).append(name)
-        elif without and (missing == "skip" or tensors[0] is None):
+        elif without and (
+            missing == "skip" or (missing == "first" and tensors[0] is None)
+        ):
             skipped.setdefault(("left out", without[0]), []).append(name)
+        elif without and missing == "present":
+            treatment = "combined from the members that have it"
+            skipped.setdefault((treatment, without[0]), []).append(name)
+            _add_combined(match, name, tensors, checkpoints, len(members), dtype)
         elif without:
             skipped.setdefault(("copied from the first", without[0]), []).append(name)
             _add_copy(match, name, tensors[0], dtype)
         else:
-            present = [tensor for tensor in tensors if tensor]
-            _add_combined(match, name, present, checkpoints, len(members), dtype)
+            _add_combined(match, name, tensors, checkpoints, len(members), dtype)
     match.problems.extend(_missing_problems(lacking))
     match.problems.extend(_unsupported_problem(unsupported))
     match.notes.extend(_skipped_notes(skipped))
@@ -329,38 +348,42 @@ def _add_copy(
 def _add_combined(
     match: LayoutMatch,
     name: str,
-    tensors: Sequence[Tensor],
+    tensors: Sequence[Tensor | None],
     checkpoints: Sequence[Checkpoint],
     n_members: int,
     dtype: np.dtype[Any] | None,
 ) -> None:
-    """Add a tensor that all checkpoints have, or the problem that they differ."""
-    first = tensors[0]
+    """Add a tensor of the checkpoints that have it, or the problem that they differ."""
+    present = {i: tensor for i, tensor in enumerate(tensors) if tensor}
+    start, first = next(iter(present.items()))
     floats = is_float(first.dtype)
-    for checkpoint, tensor in zip(checkpoints, tensors, strict=False):
+    for index, tensor in present.items():
         one_kind = is_float(tensor.dtype) if floats else tensor.dtype == first.dtype
         if tensor.shape == first.shape and one_kind:
             continue
         hint = _vocabulary_hint(name) if _is_vocabulary(name, first, tensor) else ""
         match.problems.append(
-            f"checkpoints differ at tensor {name!r}: {checkpoints[0].name} has "
-            f"({first.dtype}, {first.shape}), {checkpoint.name} has "
+            f"checkpoints differ at tensor {name!r}: {checkpoints[start].name} has "
+            f"({first.dtype}, {first.shape}), {checkpoints[index].name} has "
             f"({tensor.dtype}, {tensor.shape}){hint}"
         )
         return
-    if not floats:
-        match.targets.append(
-            TensorPlan(
-                name, first.dtype, first.shape, tuple(tensors), "resolve_integers"
-            )
-        )
-        return
-    members = tuple(tensors[:n_members])
-    base = tensors[-1] if len(tensors) > n_members else None
-    stored = first.result_dtype if dtype is None else dtype
-    match.targets.append(
-        TensorPlan(name, stored, first.shape, members, "combine", base)
+    holders = tuple(index for index in present if index < n_members)
+    members = tuple(present[index] for index in holders)
+    target = TensorPlan(
+        name,
+        first.result_dtype,
+        first.shape,
+        members,
+        "combine",
+        present.get(n_members),
+        holders=None if len(holders) == n_members else holders,
     )
+    if not floats:
+        target = target._replace(action="resolve_integers", base=None)
+    elif dtype is not None:
+        target = target._replace(dtype=dtype)
+    match.targets.append(target)
 
 
 def _is_vocabulary(name: str, first: Tensor, other: Tensor) -> bool:

@@ -219,6 +219,7 @@ def _with_moments(
     target: TensorPlan, moments: Sequence[MemberMoments], kind: Kind
 ) -> tuple[TensorPlan, str]:
     """A tensor with its moments, and a problem or an empty text."""
+    moments = [moments[index] for index in target.by_member]
     of_members = [
         entry.by_tensor.get(tensor)
         for entry, tensor in zip(moments, target.members, strict=True)

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ensembles.checkpoints.compatibility.layers import split_layer
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Source, Tensor
 from ensembles.dtypes import is_float
 from ensembles.parallel import chunks
@@ -68,8 +69,11 @@ def find_ties(members: Sequence[Checkpoint]) -> Ties:
     ties = Ties({}, [{} for _ in members], {})
     names = dict.fromkeys(name for member in members for name in member.names)
     lacking = [name for name in names if any(not m.tensor(name) for m in members)]
+    is_stack = any(member.made_from for member in members)
     for name in lacking:
-        _add_partly_stored(ties, name, members)
+        # In a stack, a layer may be repeated without being tied.
+        if not (is_stack and split_layer(name)):
+            _add_partly_stored(ties, name, members)
     flags = [flag for member in members for flag in _flags(member.config)]
     if any(flags):
         first_flags = _flags(members[0].config)

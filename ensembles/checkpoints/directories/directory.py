@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,21 @@ from ensembles.checkpoints.directories.auxiliary_files import (
     reason_not_copied,
     training_files,
 )
+from ensembles.checkpoints.directories.modules import (
+    CONFIG as CONFIG,
+)
+from ensembles.checkpoints.directories.modules import (
+    ONE_FILE,
+    PIPELINE,
+    check_component,
+    check_module,
+    components,
+    module_classes,
+)
 from ensembles.checkpoints.directories.quantization import quantized_by
 from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.directories.weight_files import (
-    is_bare,
     main_weight_files,
     other_weight_files,
     weight_map,
@@ -31,8 +41,6 @@ from ensembles.regular_files import read_json
 TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
-CONFIG = "config.json"
-PIPELINE = "model_index.json"  # of diffusers
 ARRAYS = (".npz", ".npy", ".pkl", ".pickle", ".joblib")
 # PEFT methods whose update is linear in the stored tensors: their mean is exact.
 LINEAR = {
@@ -69,16 +77,22 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
     checkpoint = Checkpoint(
         str(path), "", path, {}, is_directory=True, config=_config(path)
     )
-    folders = modules(path)
+    classes = module_classes(path)
+    folders = list(classes)
     for component in components(path):
-        _check_component(path / component)
+        check_component(path / component)
     for module in folders:
+        _check_supported(path / module, classes[module], is_root=not module)
         names, index = main_weight_files(path / module)
         shards = [detection.read(path / module / name, key) for name in names]
         if index is not None:
             _check_index(index, dict(zip(names, shards, strict=True)))
         for name, shard in zip(names, shards, strict=True):
             _add_weight_file(checkpoint, module, name, shard)
+        if classes[module] in ONE_FILE:
+            checkpoint.whole_files.update(
+                f"{module}/{name}".lstrip("/") for name in names
+            )
     if not checkpoint.layout and len(folders) == 1:
         raise ValueError(f"{path} contains no readable weights: {explain(path)}")
     files, left_out = auxiliary_files(path, folders)
@@ -98,76 +112,15 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
     return checkpoint
 
 
-def modules(path: Path) -> list[str]:
-    """Folders of the modules in a directory; the directory itself is ``""``, first."""
-    folders = ["", *components(path)]
-    listed = path / "modules.json"
-    if listed.exists():
-        entries = read_json(listed)
-        for entry in entries if isinstance(entries, list) else []:
-            folder = entry.get("path", "") if isinstance(entry, dict) else ""
-            if folder and not is_bare(folder):
-                raise ValueError(
-                    f"{listed} must name folders of its own directory, found {folder!r}"
-                )
-            if folder and folder not in folders:
-                folders.append(folder)
-    for folder in folders:  # grows in the loop: routers may be nested
-        routes = (str(Path(folder) / route) for route in _routes(path / folder))
-        folders.extend(route for route in routes if route not in folders)
-    return folders
-
-
-def components(path: Path) -> list[str]:
-    """Folders of the components of a diffusers pipeline; empty for others."""
-    listed = path / PIPELINE
-    index = read_json(listed) if listed.exists() else {}
-    folders = []
-    for name, value in index.items() if isinstance(index, dict) else ():
-        # A library and a class, or null for an optional component that is absent.
-        if isinstance(value, list) and len(value) == 2 and None not in value:
-            if not is_bare(name):
-                raise ValueError(
-                    f"{listed} must name folders of its own directory, found {name!r}"
-                )
-            if (path / name).is_dir():
-                folders.append(name)
-    return folders
-
-
-def _check_component(folder: Path) -> None:
-    """Check that the weights of a pipeline's component can be read and averaged."""
+def _check_supported(folder: Path, class_name: str, *, is_root: bool) -> None:
+    """Check that the weights of a module can be read and averaged."""
+    check_module(folder, class_name)
+    if is_root:
+        return  # checked with its tensors, see `unsupported_reasons`
     config = _config(folder)
     part = Checkpoint(str(folder), "", folder, {}, is_directory=True, config=config)
     for reason in unsupported_reasons(part):
         raise ValueError(reason)
-    if main_weight_files(folder)[0]:
-        return
-    copies, additional = other_weight_files(folder, [])
-    index = next(folder.glob("*.index.*json"), None)
-    if index is not None:
-        raise ValueError(
-            f"{folder} must have weights without a variant, found {index.name}; "
-            "download them, or save the pipeline again"
-        )
-    # Models have a config.json; schedulers, tokenizers and processors have not.
-    if not additional and (copies or (folder / CONFIG).exists()):
-        raise ValueError(f"{folder} contains no readable weights: {explain(folder)}")
-
-
-def _routes(folder: Path) -> Iterator[str]:
-    """Folders of the routes in a sentence-transformers Router module."""
-    listed = folder / "router_config.json"
-    if not listed.exists() and folder.name.endswith("Asym"):
-        listed = folder / CONFIG  # its name before version 5
-    config = read_json(listed) if listed.exists() else {}
-    types = config.get("types") if isinstance(config, dict) else None
-    for route in types if isinstance(types, dict) else ():
-        if not is_bare(route):
-            raise ValueError(
-                f"{listed} must name folders of its own directory, found {route!r}"
-            )
-        yield route
 
 
 def _config(path: Path) -> dict[str, Any]:

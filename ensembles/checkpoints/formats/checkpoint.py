@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ensembles.regular_files import open_regular
+from ensembles.regular_files import open_regular, read_regular
 
 Keys = str | Sequence[str] | None
 LARGEST_READ = 1 << 30  # Linux moves at most 2 GiB in one call
@@ -287,11 +288,17 @@ class Checkpoint:
     extras : dict of str to str
         Additional weight files, such as the head in ``value_head.bin``: path relative
         to ``path``, to the prefix of its tensor names.
+    whole_files : set of str
+        Weight files in ``parts`` that are loaded without an index, so that the result
+        must not divide them into shards.
     files : list of str
         Auxiliary files, such as tokenizers, relative to ``path``.
     training_files : list of str
         Files with training state, such as optimizer.pt, relative to ``path``; folders
         with it end in a slash.
+    contents : dict of str to bytes
+        New contents of auxiliary files, by the names in ``files``; the other files are
+        read from ``path``.
     config : dict
         Model or adapter configuration of a Hugging Face directory; otherwise empty.
     metadata : dict of str to str
@@ -307,6 +314,9 @@ class Checkpoint:
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
+    made_from : tuple of Checkpoint, default=()
+        Checkpoints that the tensors of a virtual one are from, such as a stack of the
+        layers of several; empty for others.
     adapters : tuple of Checkpoint, default=()
         Adapters whose updates are added to the tensors when they are read.
     """
@@ -321,14 +331,17 @@ class Checkpoint:
     is_distributed: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
+    whole_files: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     training_files: list[str] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)
     keys: tuple[str, ...] = ()
     beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    made_from: tuple[Checkpoint, ...] = ()
     adapters: tuple[Checkpoint, ...] = ()
 
     def __post_init__(self) -> None:
@@ -361,3 +374,35 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor | None:
         """Tensor with a name or alias; None if the checkpoint does not have it."""
         return self.layout.get(self.aliases.get(name, name))
+
+    def read_file(self, name: str) -> bytes:
+        """Contents of an auxiliary file, by its name in ``files``."""
+        if name in self.contents:
+            return self.contents[name]
+        return read_regular(Path(str(self.path)) / name)
+
+    def with_files(self, contents: Mapping[str, bytes | None]) -> Checkpoint:
+        """Checkpoint with new contents of auxiliary files.
+
+        Parameters
+        ----------
+        contents : mapping of str to bytes or None
+            Contents by file name; None leaves the file out. ``config.json`` also
+            replaces the configuration.
+
+        Returns
+        -------
+        Checkpoint
+        """
+        written = {name: text for name, text in contents.items() if text is not None}
+        kept = [name for name in self.files if name not in contents]
+        config = written.get("config.json")
+        return replace(
+            self,
+            files=sorted([*kept, *written]),
+            contents={
+                **{n: c for n, c in self.contents.items() if n in kept},
+                **written,
+            },
+            config=self.config if config is None else json.loads(config),
+        )

@@ -241,12 +241,12 @@ def with_aliases(
     aliases : mapping of str to str
         Additional names for them: alias to name.
     order : iterable of str
-        Order of the names; names without a tensor are ignored.
+        Order of the names; names without a tensor are ignored, and other names follow.
 
     Returns
     -------
     dict of str to tensor
-        The names in ``order`` that have a tensor; tied names have the same object.
+        Tied names have the same object.
     """
     named = {**tensors, **{alias: tensors[name] for alias, name in aliases.items()}}
-    return {name: named[name] for name in order if name in named}
+    return {name: named[name] for name in [*order, *named] if name in named}

@@ -204,10 +204,11 @@ def average(
         How to merge integer and boolean tensors that differ: raise an error, take the
         first member's, or take the elementwise maximum. BatchNorm's
         ``num_batches_tracked`` always takes the maximum.
-    missing : {"error", "skip", "first"}, default="error"
+    missing : {"error", "skip", "first", "present"}, default="error"
         How to handle a tensor that some members or the base lack: raise an error, leave
-        it out, or copy it from the first member. A tensor that the first member lacks
-        is left out with "first" too.
+        it out, copy it from the first member, or combine it from the members that have
+        it. A tensor that the first member lacks is left out with "first" too, and one
+        that the base lacks is an error with "present".
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.

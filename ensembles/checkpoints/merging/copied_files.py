@@ -43,7 +43,7 @@ def write_auxiliary_files(
         Provenance in JSON, for the index.
     """
     first = plan.members[0]
-    source = Path(str(first.path))
+    folder = Path(str(first.path))
     changed: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)
     changed |= _changed_configs(plan)
     copied = [n for n in first.files if plan.is_conversion or not is_card(n)]
@@ -53,7 +53,10 @@ def write_auxiliary_files(
         if name not in changed:
             copy = path / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, copy)
+            if name in first.contents:
+                copy.write_bytes(first.contents[name])
+            else:
+                shutil.copyfile(folder / name, copy)
     for name, contents in changed.items():
         text = json.dumps(contents, indent=2) + "\n"
         (path / name).write_text(text, encoding="utf-8")
@@ -69,7 +72,9 @@ def _changed_configs(plan: Plan) -> dict[str, dict[str, Any]]:
         if Path(name).name != CONFIG:
             continue
         stored = first.config
-        if name != CONFIG:
+        if name in first.contents:
+            stored = json.loads(first.contents[name])
+        elif name != CONFIG:
             stored = read_json(Path(str(first.path)) / name)
         config = untied_config(stored) if plan.untied and name == CONFIG else stored
         if plan.options.dtype is not None and isinstance(config, dict):

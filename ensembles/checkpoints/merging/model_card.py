@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import ensembles
 from ensembles.checkpoints.compatibility.configuration import CARD
@@ -42,14 +43,13 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
     str
         Markdown with YAML metadata.
     """
-    parts = [
-        [public_name(part) for part in (checkpoint, *checkpoint.adapters)]
-        for checkpoint in plan.checkpoints
-    ]
-    names = [" + ".join(of_one) for of_one in parts]
+    names = [public_name(checkpoint) for checkpoint in plan.checkpoints]
+    parts = [part for c in plan.checkpoints for part in _parts(c)]
     lines = ["---", "base_model:"]
-    once = dict.fromkeys(name for of_one in parts for name in of_one)
-    lines += [f"- {json.dumps(name, ensure_ascii=False)}" for name in once]
+    lines += [
+        f"- {json.dumps(name, ensure_ascii=False)}"
+        for name in _once([public_name(part) for part in parts])
+    ]
     lines += ["tags:", "- merge"]
     lines += [f"{k}: {_scalar(v)}" for k, v in _agreed(plan.members).items()]
     params = ", ".join(f"{key}={value!r}" for key, value in plan.rule_params.items())
@@ -93,6 +93,11 @@ def public_name(member: Checkpoint) -> str:
         Repository name if the path is in the Hugging Face Hub cache, else the last part
         of the path, with its parent for a file or a generic name (``checkpoint-500``).
     """
+    if member.adapters:
+        parts = replace(member, adapters=()), *member.adapters
+        return " + ".join(map(public_name, parts))
+    if member.made_from:
+        return "layers of " + ", ".join(_once([*map(public_name, member.made_from)]))
     if member.path is None:
         return member.name
     path = member.path.absolute()
@@ -101,6 +106,15 @@ def public_name(member: Checkpoint) -> str:
         return f"{cached[1]}/{cached[2]}"
     generic = not member.is_directory or GENERIC.fullmatch(path.name)
     return f"{path.parent.name}/{path.name}" if generic else path.name
+
+
+def _parts(member: Checkpoint) -> Iterator[Checkpoint]:
+    """Checkpoints that a member is made from, and adapters that are added to it."""
+    for part in member.made_from:
+        yield from _parts(part)
+    if not member.made_from:
+        yield replace(member, adapters=())
+    yield from member.adapters
 
 
 def _agreed(members: Sequence[Checkpoint]) -> dict[str, str]:
@@ -135,6 +149,10 @@ def _metadata(member: Checkpoint) -> Mapping[str, str]:
 def _scalar(text: str) -> str:
     """String as a YAML scalar, quoted if YAML would read it differently."""
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _once(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def _cell(text: str) -> str:

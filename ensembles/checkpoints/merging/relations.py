@@ -39,7 +39,12 @@ def different_initializations(plan: Plan) -> str | None:
         Message about the first member that differs. None if all are similar, or the
         matrices are too few or too small to decide.
     """
-    matrices = [t for t in plan.targets if t.action == "combine" and len(t.shape) > 1]
+    matrices = [
+        target
+        for target in plan.targets
+        if target.action == "combine" and len(target.shape) > 1
+        if target.holders is None  # the others are combined from fewer members
+    ]
     counted = _distinct(plan)
     # A single matrix, such as a linear model's, has no hidden units to permute.
     if len(counted) < 2 or len(matrices) < 2:
@@ -188,5 +193,9 @@ def _first_look(tensors: Sequence[Tensor]) -> Float64:
 
 def _by_targets(plan: Plan, index: int) -> Checkpoint:
     """Member or base with the tensor names of the result."""
-    layout = {t.name: t.sources[index] for t in plan.targets if t.action == "combine"}
+    layout = {
+        target.name: target.sources[index]
+        for target in plan.targets
+        if target.action == "combine" and target.holders is None
+    }
     return replace(plan.checkpoints[index], layout=layout, aliases={})

@@ -191,9 +191,9 @@ class _Sums:
 
 
 def _is_equal_mean(plan: Plan) -> bool:
-    has_settings = any(target.settings is not None for target in plan.targets)
+    differ = any(t.settings or t.holders is not None for t in plan.targets)
     equal = bool((plan.weights == 1).all())
-    return is_mean(plan.rule) and equal and not has_settings
+    return is_mean(plan.rule) and equal and not differ
 
 
 def _is_narrow(target: TensorPlan) -> bool:

@@ -87,16 +87,17 @@ class StreamResult:
             32 hexadecimal digits for each of ``plan.sources``.
         """
         read: list[dict[str, Tensor]] = [{} for _ in plan.sources]
-        starts = 0, len(plan.members), len(plan.checkpoints)
         for target in plan.targets:
-            base = () if target.base is None else (target.base,)
-            own = target.members, base, target.moments
-            for start, tensors in zip(starts, own, strict=True):
-                for index, tensor in enumerate(tensors, start):
-                    read[index][target.name] = tensor
+            tensors = target.by_member
+            if target.base is not None:
+                tensors[len(plan.members)] = target.base
+            moments = zip(target.by_member, target.moments, strict=False)
+            tensors |= {len(plan.checkpoints) + i: tensor for i, tensor in moments}
+            for index, tensor in tensors.items():
+                read[index][target.name] = tensor
         return [
-            digest({n: (t.dtype, t.shape, self.blocks[t]) for n, t in tensors.items()})
-            for tensors in read
+            digest({n: (t.dtype, t.shape, self.blocks[t]) for n, t in entries.items()})
+            for entries in read
         ]
 
 

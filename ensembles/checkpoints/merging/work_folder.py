@@ -304,12 +304,16 @@ def _plan_digest(plan: Plan) -> str:
 
 
 def _identity(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:
-    """Name, size and time of modification of each file of a checkpoint."""
+    """Name, size and time of modification of each file; of new contents, a digest."""
     path = Path(str(checkpoint.path))
     folder = path if checkpoint.is_directory else path.parent
     files = [*checkpoint.parts, *checkpoint.files]
-    statuses = {name: (folder / name).stat() for name in files}
-    return [(n, s.st_size, s.st_mtime_ns) for n, s in sorted(statuses.items())]
+    names = [name for name in files if name not in checkpoint.contents]
+    statuses = {name: (folder / name).stat() for name in names}
+    return [(n, s.st_size, s.st_mtime_ns) for n, s in sorted(statuses.items())] + [
+        (n, len(contents), xxhash.xxh3_64_intdigest(contents))
+        for n, contents in sorted(checkpoint.contents.items())
+    ]
 
 
 def _files(folder: Path) -> dict[str, list[int]]:

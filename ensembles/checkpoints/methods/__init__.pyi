@@ -10,6 +10,8 @@ from .builtin import iso_c as iso_c
 from .builtin import iso_cts as iso_cts
 from .builtin import magnitude_prune as magnitude_prune
 from .builtin import model_stock as model_stock
+from .builtin import multislerp_task_vectors as multislerp_task_vectors
+from .builtin import nuslerp_task_vectors as nuslerp_task_vectors
 from .builtin import ram as ram
 from .builtin import regmean as regmean
 from .builtin import sce as sce

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from ensembles.checkpoints.methods.arithmetic import task_arithmetic
+from ensembles.checkpoints.methods.directions import (
+    multislerp_task_vectors,
+    nuslerp_task_vectors,
+)
 from ensembles.checkpoints.methods.matrices.isotropic import iso_c, iso_cts
 from ensembles.checkpoints.methods.matrices.singular_vectors import tsv
 from ensembles.checkpoints.methods.matrices.task_interference import wudi
@@ -37,6 +41,8 @@ __all__ = [
     "iso_cts",
     "magnitude_prune",
     "model_stock",
+    "multislerp_task_vectors",
+    "nuslerp_task_vectors",
     "ram",
     "regmean",
     "sce",

@@ -8,61 +8,96 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice
+from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import difference_gram
 from ensembles.kernels.task_vectors.sums import add_task_vectors
+from ensembles.parallel import chunks
 from ensembles.registry import register
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
+from ensembles.rules.spherical import whole_rows
 from ensembles.rules.table import RULES
 
+Vectors = Literal["tensor", "row"]
+Scope = Literal["tensor", "model"]
+PIECE_SIZE = 16_384  # elements of each member in float64, which fit the L2 cache
 
-def _mean_cosine(products: Float64, weights: Float64) -> float:
+
+def _mean_cosines(products: Float64, weights: Float64) -> Float64:
     """Mean cosine of all pairs of task vectors, weighted by w[i] w[j].
 
-    A pair with a zero vector has the cosine 0.
+    A pair with a zero vector has the cosine 0. Inner products have the shape (...,
+    n_members, n_members).
     """
-    squares = np.diagonal(products)
+    squares = np.diagonal(products, axis1=-2, axis2=-1)
+    rows, columns = squares[..., :, None], squares[..., None, :]
     # Not sqrt(a * b), which may overflow; 1 for vectors that are equal.
-    norms = np.sqrt(squares[:, None] / squares) * squares
-    is_zero = np.logical_or.outer(squares == 0, squares == 0)
+    norms = np.sqrt(rows / columns) * columns
+    is_zero = (rows == 0) | (columns == 0)
     cosines = np.where(is_zero, 0.0, np.clip(products / norms, -1, 1))
     shares = np.outer(weights, weights)
     np.fill_diagonal(shares, 0)
     # A member without weight does not count, whatever its entries.
-    return float((np.where(shares, cosines, 0.0) * shares).sum() / shares.sum())
+    weighted = np.where(shares, cosines, 0.0) * shares
+    return np.asarray(weighted.sum(axis=(-2, -1)) / shares.sum())
 
 
-def _ratio(
-    total: Float64,
+def _ratios(
+    products: Float64,
     weights: Float64,
     *,
     clamp: bool = True,
-    scope: Literal["tensor", "model"] = "tensor",
-) -> float:
-    """Interpolation ratio t of the mean of the members."""
+    scope: Scope = "tensor",
+    vectors: Vectors = "tensor",
+) -> Float64:
+    """Interpolation ratios t of the mean of the members."""
     check_choice("model_stock", "clamp", clamp, (True, False))
     check_choice("model_stock", "scope", scope, ("tensor", "model"))
+    check_choice("model_stock", "vectors", vectors, ("tensor", "row"))
     if np.count_nonzero(weights) < 2:
         raise ValueError(
             "rule 'model_stock' needs at least two members with a nonzero weight, to "
             f"compare their task vectors; found weights {weights.tolist()}"
         )
-    cosine = _mean_cosine(total, weights)
+    cosines = _mean_cosines(products, weights)
     n_members = weights.sum() ** 2 / (weights**2).sum()
-    if cosine <= 0 and clamp:
-        return 0.0
+    if clamp:
+        cosines = np.maximum(cosines, 0)
     # Not negative: |sum(w[i] u[i])|² >= 0 for the unit vectors u[i].
-    rest = 1 + (n_members - 1) * cosine
-    return 0.0 if abs(rest) < 1e-6 else float(n_members * cosine / rest)
+    rest = 1 + (n_members - 1) * cosines
+    is_singular = np.abs(rest) < 1e-6
+    ratios = n_members * cosines / np.where(is_singular, 1.0, rest)
+    return np.where(is_singular, 0.0, ratios)
+
+
+def _has_rows(position: Position, *, vectors: Vectors = "tensor") -> bool:
+    return vectors == "row"
+
+
+def _flattens(*, vectors: Vectors = "tensor") -> bool:
+    return vectors != "row"
 
 
 @register(
     RULES,
-    statistics=difference_gram,
-    finish=_ratio,
+    passes=[Pass(difference_gram, _ratios, _flattens, fused=True)],
     needs_base=True,
     weight_sum_matters=False,
     fused=True,
+    unit="row",
+    has_units=_has_rows,
 )
-def model_stock(stack: Array, weights: Float64, *, base: Array, state: float) -> Array:
+def model_stock(
+    stack: Array,
+    weights: Float64,
+    *,
+    base: Array,
+    state: Float64 | None,
+    position: Position,
+    vectors: Vectors = "tensor",
+    clamp: bool = True,
+    scope: Scope = "tensor",
+) -> Array:
     """Interpolation of base and mean by angles, base + t * (mean(x) - base).
 
     The ratio t = N cos / (1 + (N - 1) cos) depends on the number N of members and the
@@ -81,8 +116,14 @@ def model_stock(stack: Array, weights: Float64, *, base: Array, state: float) ->
         sum(w)² / sum(w²), by the same projection.
     base : array-like of shape (*shape,)
         Common ancestor of the members, the pre-trained model.
-    state : float
-        Ratio t, which `Rule` computes from the inner products of the task vectors.
+    state : ndarray of shape () or None
+        Ratio t, which `Rule` computes from the inner products of the task vectors; None
+        with ``vectors="row"``.
+    position : Position
+        Position of the rows in the tensor.
+    vectors : {"tensor", "row"}, default="tensor"
+        Vectors between which angles are measured: whole tensors, or each row, the last
+        axis, which gives each row a ratio of its own.
     clamp : bool, default=True
         Whether t is 0 if the mean cosine is negative. Otherwise the formula
         extrapolates away from the mean, without bound as the cosine approaches its
@@ -102,15 +143,29 @@ def model_stock(stack: Array, weights: Float64, *, base: Array, state: float) ->
 
     mergekit 0.1.5 is reproduced by ``clamp=False``, up to the rounding of the members'
     format: in float16, norms and products of small differences underflow there, and
-    nearly orthogonal task vectors get a wrong ratio. Its ``filter_wise=True`` has one
-    ratio for each row, and is not available here. fusion_bench averages the angles, not
-    their cosines, which differs for three and more members.
+    nearly orthogonal task vectors get a wrong ratio, as do task vectors whose lengths
+    have a product below 1e-6, which it divides by. Its ``filter_wise: true`` is
+    ``vectors="row"``. fusion_bench averages the angles, not their cosines, which
+    differs for three and more members.
 
     References
     ----------
     Jang et al. (2024), "Model Stock: all we need is just a few fine-tuned models",
     arXiv:2403.19522, section 4, and its generalization to more than two members.
     """
-    return add_task_vectors(
-        stack, weights, base, scale=state, divisor=float(weights.sum())
-    )
+    total = float(weights.sum())
+    if state is not None:
+        return add_task_vectors(stack, weights, base, scale=float(state), divisor=total)
+    counted = weights != 0
+    out = np.empty(base.size, base.dtype)
+    for start, stop in chunks(out.size, whole_rows(PIECE_SIZE, position)):
+        origin = widen(base[None, start:stop])[0]
+        deltas = widen(stack[counted, start:stop]) - origin
+        rows = deltas.reshape(len(deltas), -1, position.row_size)
+        products = np.einsum("irk,jrk->rij", rows, rows)
+        ratios = _ratios(
+            products, weights[counted], clamp=clamp, scope=scope, vectors=vectors
+        )
+        sums = np.tensordot(weights[counted], rows, 1) * (ratios / total)[:, None]
+        out[start:stop] = narrow(sums.reshape(-1) + origin, base.dtype)
+    return out

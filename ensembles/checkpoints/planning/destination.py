@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ensembles.checkpoints.compatibility.layout import TensorPlan
-from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories.modules import module_classes
 from ensembles.checkpoints.directories.weight_files import is_directory_part
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix, writer_for
@@ -164,7 +164,8 @@ def storage_problems(
 
 def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]:
     """Reasons why an output would replace or change a member or other files."""
-    members = [*members, *(adapter for m in members for adapter in m.adapters)]
+    members = [part for m in members for part in (m, *m.made_from)]
+    members += [adapter for m in members for adapter in m.adapters]
     for member in members:
         if member.path is None or not member.is_directory:
             continue
@@ -200,7 +201,8 @@ def _paths(member: Checkpoint) -> list[Path]:
     """Paths of a member and its files, which may be links to other directories."""
     if member.path is None:
         return []
-    names = [*member.parts, *member.files] if member.is_directory else []
+    stored = [name for name in member.files if name not in member.contents]
+    names = [*member.parts, *stored] if member.is_directory else []
     return [member.path, *(member.path / name for name in names)]
 
 
@@ -208,7 +210,7 @@ def _foreign(folder: Path, first: Checkpoint) -> str | None:
     """First entry of a directory that is not part of a checkpoint, None if absent."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         return "the current folder"
-    parts = {*directory.modules(folder), "additional_chat_templates", ".gitattributes"}
+    parts = {*module_classes(folder), "additional_chat_templates", ".gitattributes"}
     copied = [*first.files, *first.training_files]
     parts |= {Path(name).parts[0] for name in copied}
     for path in sorted(folder.iterdir()):

@@ -57,7 +57,8 @@ OTHERS = {
     **dict.fromkeys(("greedy_soup", "greedy"), "it is a selection: ensemble soup"),
     **dict.fromkeys(
         ("passthrough", "frankenmerge", "copy_region", "slices"),
-        "it copies layers; there is no rule that stacks or selects layers of members",
+        "it stacks layers of members: write them as slices of a recipe, and pass it to "
+        "ensemble merge",
     ),
     **dict.fromkeys(
         ("cat", "svd", "ties_svd", "dare_ties_svd", "dare_linear_svd"),
@@ -107,7 +108,7 @@ PARAMETER_HINTS = (
     ),
     ("rescale_factor", "r", "pass it minus 1 as r (--param r=0.2)"),
     ("beta", "gamma", "pass it as gamma (--param gamma=0.01)"),
-    ("filter_wise", None, "one ratio for each row is not available"),
+    ("filter_wise", "vectors", "it is vectors='row' (--param vectors=row)"),
     (
         "nuslerp_row_wise nuslerp_flatten",
         "vectors",
@@ -176,6 +177,45 @@ def resolve_rule(rule: str | Rule) -> Rule:
     if isinstance(rule, Rule):
         return rule
     return lookup(RULES, rule, hint=rule_hint(rule))
+
+
+def checked_rule(
+    rule: str | Rule,
+    n_members: int,
+    params: Mapping[str, Any],
+    how: Mapping[str, Any],
+    problems: list[str],
+) -> Rule:
+    """Rule by its name, after a check of members, base, moments and parameters.
+
+    Parameters
+    ----------
+    rule : str or Rule
+        Name of a registered rule, or a rule.
+    n_members : int
+        Number of members.
+    params : mapping of str to value
+        Parameters of the rule.
+    how : mapping of str to value
+        Whether there are a base and moments, as keywords of `Rule.check`.
+    problems : list of str
+        Problems found so far, to which others are added.
+
+    Returns
+    -------
+    Rule
+        The mean if the name is unknown.
+    """
+    try:
+        resolved = resolve_rule(rule)
+    except ValueError as error:
+        problems.append(str(error))
+        return RULES["mean"]
+    try:
+        resolved.check(n_members, params, **how)
+    except ValueError as error:
+        problems.append(f"{error}{parameter_hint(params, resolved.params)}")
+    return resolved
 
 
 def parameter_hint(params: Mapping[str, Any], rule_params: Mapping[str, Any]) -> str:

@@ -225,6 +225,9 @@ def base_problems(
 
 def _identity(member: Checkpoint) -> Hashable:
     """Key of a checkpoint, equal for all links to it and state dicts in its memory."""
+    if member.made_from:
+        stored = member.layout.items()
+        return frozenset((name, id(t.source), t.offset) for name, t in stored)
     if member.path is None:
         return frozenset(
             (name, getattr(tensor.source, "place", None) or object())

@@ -14,7 +14,7 @@ from ensembles.dtypes import FLOATS
 
 MEMORY = 64 << 20
 Integers = Literal["error", "first", "max"]
-Missing = Literal["error", "skip", "first"]
+Missing = Literal["error", "skip", "first", "present"]
 SHORT_NAMES = {
     **{"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"},
     **{"fp32": "float32", "fp16": "float16"},
@@ -34,10 +34,11 @@ class MergeOptions:
         How to merge integer and boolean tensors that differ: raise an error, take the
         first member's, or take the elementwise maximum. BatchNorm's
         ``num_batches_tracked`` always takes the maximum.
-    missing : {"error", "skip", "first"}, default="error"
+    missing : {"error", "skip", "first", "present"}, default="error"
         How to handle a tensor that some members or the base lack: raise an error, leave
-        it out, or copy it from the first member. A tensor that the first member lacks
-        is left out with "first" too.
+        it out, copy it from the first member, or combine it from the members that have
+        it. A tensor that the first member lacks is left out with "first" too, and one
+        that the base lacks is an error with "present".
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.

@@ -37,7 +37,7 @@ from ensembles.checkpoints.planning.destination import (
     resolved_link,
     storage_problems,
 )
-from ensembles.checkpoints.planning.foreign_rules import parameter_hint, resolve_rule
+from ensembles.checkpoints.planning.foreign_rules import checked_rule
 from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import (
     UNITS,
@@ -65,6 +65,7 @@ from ensembles.checkpoints.planning.tensor_settings import (
     check_settings,
     collected,
     plain_params,
+    subset_problems,
     with_settings,
 )
 from ensembles.parallel import resolve_n_threads
@@ -163,7 +164,8 @@ class Plan:
     def settings_of(self, target: TensorPlan) -> tuple[Float64, Mapping[str, Any]]:
         """Weights of the members and parameters of the rule for a tensor."""
         if target.settings is None:
-            return self.weights, self.rule_params
+            holders = slice(None) if target.holders is None else [*target.holders]
+            return self.weights[holders], self.rule_params
         return np.asarray(target.settings.weights), target.settings.rule_params
 
     def needed_passes(self, target: TensorPlan) -> tuple[Pass, ...]:
@@ -287,13 +289,15 @@ def plan(
     # Numbers of NumPy, as of a grid of parameters, are written like those of Python.
     params = plain_params(rule_params or {})
     how = {"has_base": base_opened is not None, "n_moments": len(opened_moments)}
-    resolved = _resolve_rule(rule, len(opened), params, how, problems)
+    resolved = checked_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))
     with collected(problems):
         checked = resolved.check_weights(weights, len(opened))
         if not problems:
             resolved.try_out(checked, params, has_base=base_opened is not None)
-    by_tensor = check_settings(settings or {}, resolved, opened, base_opened, problems)
+    by_tensor = check_settings(
+        settings or {}, resolved, opened, base_opened, missing, problems
+    )
     is_tried = not problems
     if experts := expert_layout_problem(checkpoints):
         raise ValueError(all_problems([*problems, experts]))
@@ -315,6 +319,8 @@ def plan(
     ]
     problems += match.problems
     match = match._replace(targets=with_settings(match.targets, by_tensor))
+    subsets = subset_problems(match.targets, resolved, checked, params)
+    is_tried, problems = is_tried and not subsets, [*problems, *subsets]
     if not match.targets and not problems:
         problems.append(f"no tensor of {opened[0].name} is left to average")
     path = resolved_link(out, force=force)
@@ -343,12 +349,11 @@ def plan(
         reasons, n_free = destination_problems(path, sources, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
-    buffer_notes: list[str] = []
+    buffer_notes = [*unit_notes(targets, resolved, params)]
     with collected(problems):
         n_threads = resolve_n_threads(threads)
         fitting = (resolved, params) if is_tried else (RULES["mean"], {})
         n_buffers, n_threads = fit_to_memory(targets, *fitting, memory, n_threads)
-    buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
         needs = "keeps statistics of each member"
         if resolved.unit != "element":
@@ -393,6 +398,7 @@ def plan(
         peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
+            *shards.whole_notes(parts, opened[0], shard_size),
             *rank_notes(parts, options.world_size),
             *buffer_notes,
             *kept.notes,
@@ -402,26 +408,6 @@ def plan(
             *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
-
-
-def _resolve_rule(
-    rule: str | Rule,
-    n_members: int,
-    params: Mapping[str, Any],
-    how: Mapping[str, Any],
-    problems: list[str],
-) -> Rule:
-    """The rule, if all that it is given suits it; else add a problem."""
-    try:
-        resolved = resolve_rule(rule)
-    except ValueError as error:
-        problems.append(str(error))
-        return RULES["mean"]
-    try:
-        resolved.check(n_members, params, **how)
-    except ValueError as error:
-        problems.append(f"{error}{parameter_hint(params, resolved.params)}")
-    return resolved
 
 
 def repeat_tied(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -28,8 +28,9 @@ def divide(
     first : Checkpoint
         First member, which determines the file names.
     shard_size : int or None
-        Largest size of a weight file in bytes; a larger tensor gets a file of its own.
-        None divides tensors into files like the first member.
+        Largest size of a weight file in bytes; a larger tensor gets a file of its own,
+        and files that are loaded without an index are not divided. None divides
+        tensors into files like the first member.
 
     Returns
     -------
@@ -60,6 +61,34 @@ def divide(
     }
 
 
+def whole_notes(
+    parts: Mapping[str, Sequence[TensorPlan]], first: Checkpoint, shard_size: int | None
+) -> Iterator[str]:
+    """Notes on weight files that are larger than a shard, and cannot be divided.
+
+    Parameters
+    ----------
+    parts : mapping of str to sequence of TensorPlan
+        Tensors of each weight file, see `divide`.
+    first : Checkpoint
+        First member.
+    shard_size : int or None
+        Largest size of a weight file in bytes.
+
+    Yields
+    ------
+    str
+        One sentence each.
+    """
+    for part in map(safetensors_name, sorted(first.whole_files)):
+        size = sum(target.nbytes for target in parts.get(part, ()))
+        if shard_size is not None and size > shard_size:
+            yield (
+                f"{part} has {size} bytes, more than the shard size of {shard_size}: "
+                "sentence-transformers loads this module from one file"
+            )
+
+
 def _last_part(name: str, first: Checkpoint) -> str:
     """File for a tensor that the first member does not store: the last of its folder.
 
@@ -77,19 +106,20 @@ def _last_part(name: str, first: Checkpoint) -> str:
 def _cut(
     parts: Mapping[str, list[TensorPlan]], first: Checkpoint, shard_size: int
 ) -> dict[str, list[TensorPlan]]:
-    """Divide main files into shards of ``shard_size`` bytes; keep additional files."""
+    """Divide main files into shards of ``shard_size`` bytes; keep other files whole."""
     folders: dict[str, tuple[str, list[TensorPlan]]] = {}
-    extras: dict[str, list[TensorPlan]] = {}
+    kept: dict[str, list[TensorPlan]] = {}
+    whole = first.extras.keys() | set(map(safetensors_name, first.whole_files))
     for part, targets in parts.items():
-        if part in first.extras:
-            extras[part] = targets
+        if part in whole:
+            kept[part] = targets
             continue
         path = PurePosixPath(part)
         stem, shards = SHARD.subn("", path.name)
         stem = stem if shards or path.name in SINGLES else SINGLE
         stem = stem.removesuffix(".safetensors")
         folders.setdefault(str(path.parent), (stem, []))[1].extend(targets)
-    return extras | {
+    return kept | {
         str(PurePosixPath(folder) / name): file_targets
         for folder, (stem, targets) in folders.items()
         for name, file_targets in _split(targets, stem, shard_size).items()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -52,6 +53,7 @@ def check_settings(
     rule: Rule,
     members: Sequence[Checkpoint],
     base: Checkpoint | None,
+    missing: str,
     problems: list[str],
 ) -> dict[str, TensorSettings]:
     """Validate the settings of single tensors.
@@ -66,6 +68,9 @@ def check_settings(
         Opened members, with the tensor names of the first.
     base : Checkpoint or None
         Opened base.
+    missing : str
+        Treatment of tensors that some members lack, see `match_layouts`; with "present"
+        the settings are those of the members that have the tensor.
     problems : list of str
         Problems found so far, to which others are added.
 
@@ -77,24 +82,71 @@ def check_settings(
     checked: dict[str, TensorSettings] = {}
     tried: dict[str, TensorSettings | None] = {}
     for name, entry in settings.items():
-        if members[0].tensor(name) is None:
+        holders = [member for member in members if member.tensor(name)]
+        n_members = len(holders) if missing == "present" else len(members)
+        if members[0] not in holders and not (holders and missing == "present"):
             problems.append(
                 f"settings must name tensors of {members[0].name}, found {name!r}"
             )
             continue
-        text = repr((np.asarray(entry.weights).tolist(), entry.rule_params))
+        text = repr((n_members, np.asarray(entry.weights).tolist(), entry.rule_params))
         if text not in tried:
             tried[text] = None
             with collected(problems):
                 params = plain_params(entry.rule_params)
-                rule.check(len(members), params, has_base=base is not None)
-                weights = rule.check_weights(entry.weights, len(members))
+                rule.check(n_members, params, has_base=base is not None)
+                weights = rule.check_weights(entry.weights, n_members)
                 rule.try_out(weights, params, has_base=base is not None)
                 tried[text] = TensorSettings(weights, params)
         valid = tried[text]
         if valid is not None:
             checked[name] = valid
     return checked
+
+
+def subset_problems(
+    targets: Sequence[TensorPlan],
+    rule: Rule,
+    weights: Float64,
+    params: Mapping[str, Any],
+) -> list[str]:
+    """Problems of tensors that some members lack, with the settings of the plan.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    rule : Rule
+        Rule that combines the members.
+    weights : ndarray of shape (n_members,)
+        Weight of each member.
+    params : mapping of str to value
+        Parameters of the rule.
+
+    Returns
+    -------
+    list of str
+        One message for each set of members that the rule rejects, with a tensor.
+    """
+    problems: list[str] = []
+    subsets = {
+        target.holders: target
+        for target in reversed(targets)
+        if target.action == "combine"
+        if target.holders is not None and target.settings is None
+    }
+    for holders, target in subsets.items():
+        try:
+            own = weights[[*(holders or ())]]
+            rule.check(len(own), params, has_base=target.base is not None)
+            checked = rule.check_weights(own, len(own))
+            rule.try_out(checked, params, has_base=target.base is not None)
+        except ValueError as error:
+            problems.append(
+                f"tensor {target.name!r} has {len(own)} of {len(weights)} members: "
+                f"{error}"
+            )
+    return problems
 
 
 def with_settings(

@@ -1,24 +1,35 @@
-"""Plan and carry out the merges of a recipe."""
+"""Plan the merge of a recipe."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.compatibility.layers import layer_depths
+from ensembles.checkpoints.compatibility.configuration import is_card
+from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stacks
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.directories.open import read_layout
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.recipes.document import Recipe, Source
-from ensembles.checkpoints.recipes.methods import METHODS, Method
-from ensembles.checkpoints.recipes.parameters import first_setting
+from ensembles.checkpoints.recipes.document import Recipe, Settings, Source
+from ensembles.checkpoints.recipes.method import Method, tensor_settings
+from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.parameters import Input
+from ensembles.checkpoints.recipes.stacking import Inputs, stacked
+from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
+from ensembles.checkpoints.views.adapted import open_adapted
 
 
 def plan_recipe(
-    recipe: Recipe, out: str | os.PathLike[str] | None = None, **options: Any
+    recipe: Recipe,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    results: Mapping[str, Member] | None = None,
+    **options: Any,
 ) -> Plan:
     """Plan a merge.
 
@@ -28,6 +39,9 @@ def plan_recipe(
         The merge, as from `read_recipes`.
     out : path or None, default=None
         Path of the output, as in `plan`.
+    results : mapping of str to path or Checkpoint, or None, default=None
+        Results of other merges, by the names that the recipe has for them in place of
+        paths; None means that all models are paths.
     **options
         Options of `plan` that say how the result is written, such as ``memory``.
 
@@ -42,71 +56,140 @@ def plan_recipe(
     ValueError
         If the models cannot be merged; the message lists all problems.
     """
-    method = METHODS[recipe.method]
-    sources = [s for s in recipe.models if s.model != recipe.base_model]
-    members = [
-        read_layout(Path(source.model), index) for index, source in enumerate(sources)
-    ]
-    return plan(
+    method = method_of(recipe.method)
+    if method is None:
+        raise ValueError(f"merge_method {recipe.method!r} is unknown")
+    models, of_tokens = with_tokenizer(recipe, _opened(recipe, results or {}))
+    if recipe.models:
+        inputs = _whole(recipe, method, models)
+    else:
+        inputs = stacked(recipe, method, models)
+    members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
+    like = models[recipe.base_model or inputs.first]
+    members[0], more = _with_files_of(members[0], like)
+    if "shard_size" not in options and members[0].made_from and like.is_directory:
+        options["shard_size"] = _largest_part(like)
+    planned = plan(
         members,
         out,
-        base=recipe.base_model,
-        rule=method.rule,
-        settings=tensor_settings(recipe, method, sources, members[0]),
+        base=inputs.base,
+        rule=inputs.rule,
+        # Those of any tensor: the default scope of a rule may be the model.
+        rule_params=next((s.rule_params for s in inputs.settings.values()), {}),
+        settings=inputs.settings,
         dtype=recipe.out_dtype or recipe.dtype,
-        **options,
+        **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
+    notes += [*of_tokens, *more, *([method.note] if method.note else [])]
+    return replace(planned, notes=(*notes, *planned.notes))
 
 
-def tensor_settings(
-    recipe: Recipe, method: Method, sources: Sequence[Source], first: Checkpoint
-) -> dict[str, TensorSettings]:
-    """Weights and parameters of each tensor.
+def sources_of(recipe: Recipe) -> Iterator[Source]:
+    """All models that a recipe names, in its order, with repetitions.
 
     Parameters
     ----------
     recipe : Recipe
         The merge.
-    method : Method
-        Its merge method.
-    sources : sequence of Source
-        Members, without the base.
-    first : Checkpoint
-        First member, whose tensors are named.
 
-    Returns
-    -------
-    dict of str to TensorSettings
+    Yields
+    ------
+    Source
+        A source without parameters stands for a base.
     """
-    depths = layer_depths(first.names)
-    return {
-        name: _settings_of(name, depths[name], recipe, method, sources)
-        for name in first.names
-    }
+    parts = [recipe, *recipe.modules.values()]
+    for part in parts:
+        yield from part.models
+        for entry in part.slices:
+            yield from entry.sources
+            if entry.base_model is not None:
+                yield Source(entry.base_model, line=entry.line)
+    if recipe.base_model is not None:
+        yield Source(recipe.base_model, line=recipe.line)
 
 
-def _settings_of(
-    name: str,
-    depth: float,
-    recipe: Recipe,
-    method: Method,
-    sources: Sequence[Source],
-) -> TensorSettings:
-    def values(parameter: str) -> list[Any]:
-        found = [
-            first_setting(parameter, (s.parameters, recipe.parameters), name, depth)
-            for s in sources
-        ]
-        return [method.defaults.get(parameter) if v is None else v for v in found]
+def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoint]:
+    """Each model of a recipe, opened once; one error for all that cannot be opened."""
+    models: dict[str, Checkpoint] = {}
+    errors: dict[str, Exception] = {}
+    for source in sources_of(recipe):
+        if source.model in models or source.model in errors:
+            continue
+        member = results.get(source.model, source.model)
+        try:
+            if isinstance(member, str):
+                member = Path(member)
+            models[source.model] = open_adapted(member, len(models))
+        except (OSError, ValueError) as error:
+            errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")
+    if errors:
+        kinds = {type(error) for error in errors.values()}
+        kind = FileNotFoundError if kinds == {FileNotFoundError} else ValueError
+        raise kind(all_problems([str(error) for error in errors.values()]))
+    return models
 
-    params = dict(method.fixed)
-    for theirs, ours in method.params.items():
-        if theirs in method.per_model:
-            value: Any = values(theirs)
-        else:
-            value = first_setting(theirs, (recipe.parameters,), name, depth)
-            value = method.defaults.get(theirs) if value is None else value
-        if value is not None and value != [None] * len(sources):
-            params[ours] = value
-    weights = values("weight")
-    return TensorSettings(None if None in weights else weights, params)
+
+def _whole(recipe: Recipe, method: Method, models: dict[str, Checkpoint]) -> Inputs:
+    """Members and base of a merge of whole models."""
+    sources, base = method.members_of(recipe.models, recipe.base_model)
+    _check_layers(recipe, models)
+    scopes = [*(source.parameters for source in recipe.models), recipe.parameters]
+    rule = method.rule_for(has_base=base is not None, scopes=scopes)
+    members = [models[source.model] for source in sources]
+    depths = layer_depths(members[0].names)
+    shared: tuple[Settings, ...] = (recipe.parameters,)
+    settings: dict[str, TensorSettings] = {}
+    for name, t in depths.items():
+        inputs = [Input(source.model, name, source.parameters) for source in sources]
+        settings[name] = tensor_settings(method, rule, name, t, inputs, shared)
+    opened = None if base is None else models[base.model]
+    if opened is not None:
+        opened = replace(opened, name=f"base {opened.name}")
+    return Inputs(members, opened, rule, settings, sources[0].model)
+
+
+def _check_layers(recipe: Recipe, models: Mapping[str, Checkpoint]) -> None:
+    """Raise `ValueError` if whole models differ in the number of layers."""
+    problems = []
+    first = recipe.models[0]
+    own = layer_stacks(models[first.model].names)
+    for source in recipe.models[1:]:
+        other = layer_stacks(models[source.model].names)
+        for stack, n_layers in own.items():
+            if other.get(stack, n_layers) != n_layers:
+                problems.append(
+                    f"{recipe.path}:{source.line}: models must have the same number of "
+                    f"layers: {source.model} has {other[stack]} in {stack}, "
+                    f"{first.model} has {n_layers}; choose layers with slices"
+                )
+    if problems:
+        raise ValueError(all_problems(problems))
+
+
+def _with_files_of(
+    member: Checkpoint, like: Checkpoint
+) -> tuple[Checkpoint, list[str]]:
+    """First member with the configuration and tokenizer of the base, and a note."""
+    if member.path == like.path or not (member.is_directory and like.is_directory):
+        return member, []
+    contents: dict[str, bytes | None] = {}
+    for name in {*member.files, *like.files}:
+        if name not in like.files:
+            contents[name] = None
+        elif not is_card(name):
+            content = like.read_file(name)
+            if name not in member.files or content != member.read_file(name):
+                contents[name] = content
+    if not contents:
+        return member, []
+    note = f"configuration and tokenizer of the result are those of {like.name}"
+    return member.with_files(contents), [note]
+
+
+def _largest_part(model: Checkpoint) -> int | None:
+    """Size of the largest weight file of a model with several."""
+    sizes = [
+        sum(tensor.nbytes for name in names if (tensor := model.tensor(name)))
+        for names in model.parts.values()
+    ]
+    return max(sizes) if len(sizes) > 1 else None

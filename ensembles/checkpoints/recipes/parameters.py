@@ -2,25 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-from ensembles.checkpoints.recipes.document import Setting
+from ensembles.checkpoints.recipes.document import Setting, Settings
+
+REQUIRED = object()
+# Texts of booleans, as mergekit reads them.
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
 
 
-def setting_for(setting: Setting, tensor: str, depth: float) -> Any:
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a merge method.
+
+    Parameters
+    ----------
+    name : str
+        Its name in recipes.
+    kind : {"number", "boolean", "any"}, default="number"
+        Type of its values.
+    default : value or REQUIRED, default=REQUIRED
+        Value where the recipe has none.
+    of_model : bool, default=False
+        Whether each model has a value of its own.
+    """
+
+    name: str
+    kind: Literal["number", "boolean", "any"] = "number"
+    default: Any = REQUIRED
+    of_model: bool = False
+
+    def convert(self, value: Any) -> Any:
+        """Value in the parameter's type.
+
+        Parameters
+        ----------
+        value : value
+            Number, boolean or text, such as "1e-3", which YAML reads as a text.
+
+        Returns
+        -------
+        float, bool or value
+
+        Raises
+        ------
+        ValueError
+            If the value is of another type.
+        """
+        if self.kind == "any":
+            return value
+        converted = _as_number(value) if self.kind == "number" else _as_boolean(value)
+        if converted is None:
+            raise ValueError(f"{self.name} must be a {self.kind}, found {value!r:.60}")
+        return converted
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _as_boolean(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return BOOLEANS.get(value.casefold())
+    return bool(value) if value in (0, 1) else None
+
+
+class Input(NamedTuple):
+    """A model's tensor that is merged into a tensor of the result.
+
+    Parameters
+    ----------
+    model : str
+        Path of the model, for messages.
+    tensor : str
+        Name of the tensor in the model, which filters are compared with.
+    parameters : mapping of str to value
+        Parameters of the model.
+    """
+
+    model: str
+    tensor: str
+    parameters: Settings
+
+
+def setting_for(
+    setting: Setting, tensor: str, t: float, convert: Callable[[Any], Any]
+) -> Any:
     """Value of a setting for a tensor.
 
     Parameters
     ----------
     setting : value, list of values, mapping, or list of mappings
         A list of numbers is a gradient: its values lie at equal distances over the
-        layers, and are interpolated between them. Mappings have a ``value`` and a
-        ``filter``, a part of the tensor name; the first that matches is used.
+        layers of a slice, and are interpolated between them; of other values, the one
+        at or before the layer is used. Mappings have a ``value`` and a ``filter``, a
+        part of the tensor name; the first that matches is used.
     tensor : str
         Tensor name.
-    depth : float
-        Position of the layer, from 0 (first) to 1 (last); 0 outside of layers.
+    t : float
+        Position of the layer in its slice, from 0 (first) to 1 (last); 0 outside of
+        layers.
+    convert : callable value -> value
+        Converts a value to the parameter's type.
 
     Returns
     -------
@@ -30,51 +121,57 @@ def setting_for(setting: Setting, tensor: str, depth: float) -> Any:
     if isinstance(setting, Mapping):
         setting = [setting]
     if not isinstance(setting, Sequence) or isinstance(setting, str):
-        return setting
+        return convert(setting)
     if not any(isinstance(entry, Mapping) for entry in setting):
-        return _interpolated(setting, depth)
+        return _interpolated([convert(value) for value in setting], t)
     for entry in setting:
         wanted = entry.get("filter")
         if wanted in (None, "*") or wanted in tensor:
-            return setting_for(entry["value"], tensor, depth)
+            return setting_for(entry["value"], tensor, t, convert)
     return None
 
 
-def _interpolated(values: Sequence[Any], depth: float) -> Any:
-    scaled = depth * (len(values) - 1)
+def _interpolated(values: Sequence[Any], t: float) -> Any:
+    if not values:
+        return None
+    scaled = t * (len(values) - 1)
     before = int(scaled)
-    if any(isinstance(value, bool | str) for value in values):
+    if not all(isinstance(value, float) for value in values):
         return values[before]
     after = min(before + 1, len(values) - 1)
     share = scaled - before
     return (1 - share) * values[before] + share * values[after]
 
 
-def first_setting(
-    name: str,
-    settings: Iterable[Mapping[str, Setting]],
-    tensor: str,
-    depth: float,
+def value_of(
+    parameter: Parameter, scopes: Iterable[Settings], tensor: str, t: float
 ) -> Any:
-    """Value of a parameter in the first of several settings that has one.
+    """Value of a parameter in the first of several scopes that has one for a tensor.
 
     Parameters
     ----------
-    name : str
-        Name of the parameter.
-    settings : iterable of mapping
-        Settings by name, the most specific first.
-    tensor, depth
+    parameter : Parameter
+        The parameter.
+    scopes : iterable of mapping
+        Settings by name, the most specific first: of a model, a slice, a module and the
+        merge.
+    tensor, t
         As in `setting_for`.
 
     Returns
     -------
     value or None
-        None if no settings have a value for the tensor.
+        The default if no scope has a value; None if there is no default.
+
+    Raises
+    ------
+    ValueError
+        If a value has the wrong type.
     """
-    for entries in settings:
-        if name in entries:
-            value = setting_for(entries[name], tensor, depth)
+    for settings in scopes:
+        if parameter.name in settings:
+            setting = settings[parameter.name]
+            value = setting_for(setting, tensor, t, parameter.convert)
             if value is not None:
                 return value
-    return None
+    return None if parameter.default is REQUIRED else parameter.default

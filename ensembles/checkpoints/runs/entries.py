@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.directories import directory, distributed, rank_files
+from ensembles.checkpoints.directories import distributed, rank_files
+from ensembles.checkpoints.directories.modules import module_classes
 from ensembles.checkpoints.directories.open import model_states
 from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.weight_files import (
@@ -101,7 +102,7 @@ def own_files(path: Path) -> set[str]:
     set of str
         Empty if the directory itself is not a checkpoint.
     """
-    modules = {module for module in directory.modules(path) if module}
+    modules = {module for module in module_classes(path) if module}
     files = {file.name for file in _main_files(path) if file.parent == path}
     return files | {m for m in modules if main_weight_files(path / m)[0]}
 
@@ -204,7 +205,7 @@ def _truncated(path: Path) -> str | None:
 
 def _main_files(path: Path) -> Iterator[Path]:
     """Main weight files of a directory and its modules."""
-    for module in directory.modules(path):
+    for module in module_classes(path):
         for name in main_weight_files(path / module)[0]:
             yield path / module / name
 

@@ -1,1 +1,1 @@
-"""Checkpoints whose tensors are computed from others when they are read."""
+"""Virtual checkpoints: tensors that are computed from others while they are read."""

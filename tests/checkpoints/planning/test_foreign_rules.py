@@ -70,7 +70,7 @@ def test_hints_name_rules_and_no_rule_hides_behind_a_hint() -> None:
         ("stock", "it is the rule 'model_stock'"),
         (
             "passthrough",
-            "it copies layers; there is no rule that stacks or selects layers",
+            "it stacks layers of members: write them as slices of a recipe",
         ),
         ("ties_svd", "it merges adapters; merge each adapter into its model"),
         ("ema", "it is the rule 'mean', with weights that fall by a constant factor"),
@@ -94,7 +94,7 @@ def test_the_error_names_the_rule(rule: str, words: str) -> None:
         ("task_arithmetic", "int8_mask", "leave it out"),
         ("mean", "lambda", "scale the weights of the members instead"),
         ("mean", "normalize", "this rule has no choice of it"),
-        ("model_stock", "filter_wise", "one ratio for each row is not available"),
+        ("model_stock", "filter_wise", "it is vectors='row'"),
         ("ram", "rescale_factor", r"pass it minus 1 as r \(--param r=0.2\)"),
         ("ram", "threshold", r"pass it as epsilon \(--param epsilon=1e-5\)"),
         ("karcher_mean", "max_iter", "the precision of float64; leave it out"),

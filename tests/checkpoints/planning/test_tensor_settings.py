@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ensembles.checkpoints import TensorSettings, average, plan
+from ensembles.checkpoints import TensorSettings, average, plan, verify
 from ensembles.rules import RULES
 
 
@@ -108,3 +108,43 @@ def test_statistics_of_the_whole_model_need_the_same_settings() -> None:
             rule_params={"scope": "model"},
             settings={"a": TensorSettings([1, 2], {"scope": "model"})},
         )
+
+
+def test_tensors_are_combined_from_the_members_that_have_them(tmp_path: Path) -> None:
+    stack = members(3, names=("a", "b", "c", "d"))
+    del stack[0]["b"], stack[1]["c"], stack[1]["b"], stack[2]["d"]
+    settings = {"c": TensorSettings([1, 4])}
+    options: dict[str, Any] = {"weights": [1, 2, 3], "settings": settings}
+    merged = average(stack, missing="present", **options)
+    expected: dict[str, dict[int, float]] = {
+        "a": {0: 1, 1: 2, 2: 3},
+        "b": {2: 3},
+        "c": {0: 1, 2: 4},
+        "d": {0: 1, 1: 2},
+    }
+    assert merged.keys() == expected.keys()
+    for name, weights in expected.items():
+        alone = average(
+            [{name: stack[index][name]} for index in weights],
+            weights=[*weights.values()],
+        )
+        np.testing.assert_array_equal(merged[name], alone[name])
+    paths = [tmp_path / f"{index}.safetensors" for index in range(3)]
+    for path, member in zip(paths, stack, strict=True):
+        save_file(member, path)
+    out = tmp_path / "out.safetensors"
+    report = average(paths, out, missing="present", **options)
+    alone_digests = [average([p], tmp_path / f"{p.name}.pt").digest for p in paths]
+    assert report.member_digests == alone_digests
+    assert not verify(out, paths).problems
+
+
+def test_subsets_of_the_members_are_checked_by_the_rule() -> None:
+    stack = members(2)
+    del stack[1]["b"]
+    with pytest.raises(ValueError, match=r"'b' has 1 of 2 members.*needs 2 members"):
+        average(stack, rule="slerp", missing="present")
+    with pytest.raises(ValueError, match=r"'b': members\[0\] has it, base lacks it"):
+        average(members(2), base=stack[1], rule="ties", missing="present")
+    with pytest.raises(ValueError, match="'b' has 1 of 2 members"):
+        average(stack, weights=[0, 1], missing="present")

@@ -1,0 +1,1 @@
+"""Reading of recipes from YAML: entries with their lines, typed fields, documents."""

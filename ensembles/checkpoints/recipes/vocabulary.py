@@ -1,0 +1,328 @@
+"""The tokenizer of a recipe, and embeddings with a row for each of its tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ensembles.checkpoints.compatibility.grouping import listed
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.recipes.document import Recipe, TokenEmbedding
+from ensembles.checkpoints.views.rows import ZERO
+from ensembles.checkpoints.vocabulary.alignment import (
+    Integers,
+    Model,
+    TokenSource,
+    aligned,
+    model_of,
+    token_rows,
+)
+from ensembles.checkpoints.vocabulary.chat_templates import (
+    chosen_template,
+    with_template,
+)
+from ensembles.checkpoints.vocabulary.embeddings import resized
+from ensembles.checkpoints.vocabulary.token_ids import (
+    ids_in_tokenizer_config,
+    with_token_ids,
+)
+from ensembles.checkpoints.vocabulary.tokenizer import (
+    FILES,
+    PLAIN,
+    Tokenizer,
+    read_tokenizer,
+)
+from ensembles.checkpoints.vocabulary.union import (
+    union,
+    unreachable,
+    with_tokens,
+    without_tokens,
+)
+from ensembles.regular_files import read_json
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+SHOWN = 3
+
+
+class Retokenized(NamedTuple):
+    """Models with one tokenizer.
+
+    Parameters
+    ----------
+    models : dict of str to Checkpoint
+        Models by their names in the recipe, each with the files of the tokenizer, and
+        a configuration that agrees with it.
+    notes : list of str
+        Messages about tokens and rows that are added or left out.
+    """
+
+    models: dict[str, Checkpoint]
+    notes: list[str]
+
+
+def with_tokenizer(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Retokenized:
+    """Models with the tokenizer and the chat template of a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The merge; without ``tokenizer`` and ``chat_template``, nothing is changed.
+    models : mapping of str to Checkpoint
+        All models of the merge and its base, by their names in the recipe.
+
+    Returns
+    -------
+    Retokenized
+
+    Raises
+    ------
+    ImportError
+        If a tokenizer has no ``tokenizer.json``, and transformers is not installed.
+    ValueError
+        If a tokenizer is damaged, embeddings cannot be matched, or the recipe names
+        tokens or models that do not exist.
+    """
+    if recipe.tokenizer is None and recipe.chat_template is None:
+        return Retokenized(dict(models), [])
+    notes: list[str] = []
+    tokenizers = _tokenizers(recipe, models, notes)
+    new = tokenizers[recipe.base_model or next(iter(models))]
+    changed = dict(models)
+    if recipe.tokenizer is not None:
+        new, changed = _merged(recipe, models, tokenizers, notes)
+    if recipe.chat_template is not None:
+        template = chosen_template(recipe.chat_template, [*tokenizers.values()])
+        if template is None:
+            notes.append("no model has a chat template, and the result has none")
+        else:
+            new = with_template(new, template)
+    return Retokenized(
+        {name: _with_files(model, new) for name, model in changed.items()}, notes
+    )
+
+
+def _tokenizers(
+    recipe: Recipe, models: Mapping[str, Checkpoint], notes: list[str]
+) -> dict[str, Tokenizer]:
+    """Tokenizer of each model; a model without one has that of the base."""
+    read: dict[str, Tokenizer] = {}
+    for name, model in models.items():
+        tokenizer = read_tokenizer(model)
+        if tokenizer is not None:
+            read[name] = tokenizer
+    base = recipe.base_model or next(iter(models))
+    if base not in read:
+        raise ValueError(
+            f"{models[base].name} must have a tokenizer (tokenizer.json), because "
+            "the recipe has a tokenizer_source or a chat_template, found none"
+        )
+    if without := [models[name].name for name in models if name not in read]:
+        notes.append(
+            f"{listed(without)} have no tokenizer; their tokens are taken to be those "
+            f"of {models[base].name}"
+        )
+    return {name: read.get(name, read[base]) for name in models}
+
+
+def _merged(
+    recipe: Recipe,
+    models: Mapping[str, Checkpoint],
+    tokenizers: Mapping[str, Tokenizer],
+    notes: list[str],
+) -> tuple[Tokenizer, dict[str, Checkpoint]]:
+    """Tokenizer of the result, and models with a row for each of its tokens."""
+    settings = recipe.tokenizer
+    assert settings is not None
+    base = recipe.base_model or next(iter(models))
+    entries = {name: model_of(models[name], tokenizers[name]) for name in models}
+    origin = _origin(recipe, models)
+    if settings.source in ("union", "base"):
+        new = without_tokens(tokenizers[base], entries[base].n_rows)
+    else:
+        new = _tokenizer_at(origin)
+    if settings.source == "union":
+        new = _union(new, base, entries, notes)
+    new = with_tokens(
+        new, dict.fromkeys(settings.tokens.keys() - new.ids.keys(), PLAIN)
+    )
+    n_padding = -new.n_rows % (settings.pad_to_multiple_of or 1)
+    rows = token_rows([*entries.values()], new.ids)
+    views = aligned(
+        [*entries.values()],
+        rows,
+        base=[*models].index(base) if recipe.base_model else None,
+        sources=_token_sources(settings.tokens, entries, new),
+        n_padding=n_padding,
+    )
+    notes += _notes(entries, rows, new, settings.tokens, n_padding)
+    n_rows = new.n_rows + n_padding
+    return new, {
+        name: _with_configs(view, entries[name].tokenizer, new, origin, n_rows)
+        for name, view in zip(models, views, strict=True)
+    }
+
+
+def _with_configs(
+    model: Checkpoint, own: Tokenizer, new: Tokenizer, origin: Checkpoint, n_rows: int
+) -> Checkpoint:
+    """A model whose configurations have the ids and the size of a vocabulary."""
+    owner = origin.config or ids_in_tokenizer_config(new)
+    contents = {}
+    if CONFIG in model.files:
+        config = with_token_ids(resized(model.config, n_rows), own, new, owner)
+        contents[CONFIG] = _json(config)
+    if GENERATION in origin.files:
+        contents[GENERATION] = origin.read_file(GENERATION)
+    elif GENERATION in model.files:
+        generation = json.loads(model.read_file(GENERATION))
+        contents[GENERATION] = _json(with_token_ids(generation, own, new, owner))
+    return model.with_files(contents)
+
+
+def _tokenizer_at(origin: Checkpoint) -> Tokenizer:
+    tokenizer = read_tokenizer(origin)
+    if tokenizer is None:
+        raise ValueError(
+            f"tokenizer_source must have a tokenizer, found none in {origin.name}"
+        )
+    return tokenizer
+
+
+def _origin(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Checkpoint:
+    """Model, or directory with files alone, that the tokenizer comes from."""
+    source = recipe.tokenizer.source if recipe.tokenizer else "base"
+    if source in ("union", "base"):
+        return models[recipe.base_model or next(iter(models))]
+    if source in models:
+        return models[source]
+    path = Path(source)
+    if not path.is_dir():
+        raise ValueError(
+            "tokenizer_source must be 'union', 'base', or the path of a model or a "
+            f"directory with a tokenizer, found {source!r}"
+        )
+    files = [entry.name for entry in path.iterdir() if entry.is_file()]
+    config = read_json(path / CONFIG) if CONFIG in files else {}
+    return Checkpoint(
+        source, "", path, {}, is_directory=True, files=files, config=config
+    )
+
+
+def _union(
+    base_tokenizer: Tokenizer,
+    base: str,
+    entries: Mapping[str, Model],
+    notes: list[str],
+) -> Tokenizer:
+    """Union of the tokenizers, with a note on the tokens that are added."""
+    others = [entry for name, entry in entries.items() if name != base]
+    new = union(
+        [base_tokenizer, *(entry.tokenizer for entry in others)],
+        [entries[base].n_rows, *(entry.n_rows for entry in others)],
+    )
+    added = [token for token in new.ids if token not in base_tokenizer.ids]
+    if not added:
+        return new
+    notes.append(
+        f"the tokenizer of the result is that of {base_tokenizer.name} with "
+        f"{len(added)} more tokens of the other models, such as "
+        f"{listed([repr(t) for t in added], SHOWN)}: they are added tokens, which are "
+        "found in a text before it is divided into words"
+    )
+    if hidden := unreachable(added):
+        notes.append(
+            f"{len(hidden)} of these tokens, such as {hidden[0]!r}, have marks in "
+            "place of spaces, which no text has: they have rows of the embeddings, and "
+            "no text is divided into them"
+        )
+    return new
+
+
+def _token_sources(
+    tokens: Mapping[str, TokenEmbedding],
+    entries: Mapping[str, Model],
+    new: Tokenizer,
+) -> dict[int, TokenSource]:
+    """Embeddings of single tokens that the recipe names, by id."""
+    names = [*entries]
+    sources: dict[int, TokenSource] = {}
+    problems: list[str] = []
+    for token, setting in tokens.items():
+        index = new.ids[token]
+        if setting.is_zero:
+            sources[index] = TokenSource(ZERO, 0, setting.force)
+        elif setting.model is None:
+            continue
+        elif setting.model not in names:
+            problems.append(
+                f"the embedding of token {token!r} must come from a model of the "
+                f"recipe, found {setting.model!r} (models: {', '.join(names)})"
+            )
+        else:
+            part = names.index(setting.model)
+            row = _row_of(setting, token, entries[setting.model], problems)
+            sources[index] = TokenSource(part, row, setting.force)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return sources
+
+
+def _row_of(
+    setting: TokenEmbedding, token: str, entry: Model, problems: list[str]
+) -> int:
+    """Row of the embeddings that a setting describes."""
+    wanted = token if setting.token is None else setting.token
+    row = setting.token_id
+    if row is None:
+        row = entry.tokenizer.ids.get(wanted, -1)
+    if not 0 <= row < entry.n_rows:
+        what = repr(wanted) if setting.token_id is None else f"id {setting.token_id}"
+        problems.append(
+            f"the embedding of token {token!r} must be one of {setting.model}, which "
+            f"has no token {what} among its {entry.n_rows} rows"
+        )
+    return row
+
+
+def _notes(
+    entries: Mapping[str, Model],
+    rows: Integers,
+    new: Tokenizer,
+    tokens: Iterable[str],
+    n_padding: int,
+) -> Iterable[str]:
+    for entry in entries.values():
+        n_beyond = entry.n_rows - entry.tokenizer.n_rows
+        if n_beyond > 0:
+            yield (
+                f"the embeddings of {entry.checkpoint.name} have {n_beyond} rows "
+                f"beyond its {entry.tokenizer.n_rows} tokens, which are left out; "
+                "pad_to_multiple_of adds rows to the result"
+            )
+    absent = (rows >= 0).sum(0) == 0
+    named = {*tokens}
+    without = [t for t, i in new.ids.items() if absent[i] and t not in named]
+    if without:
+        yield (
+            f"{len(without)} tokens are in no model, and have embeddings of zero: "
+            f"{listed([repr(token) for token in without], SHOWN)}"
+        )
+    if n_padding:
+        yield (
+            f"{n_padding} rows after the {new.n_rows} tokens are padding, the mean of "
+            "the other rows"
+        )
+
+
+def _with_files(model: Checkpoint, tokenizer: Tokenizer) -> Checkpoint:
+    """A model with the files of a tokenizer in place of its own."""
+    stale: dict[str, bytes | None] = {
+        name: None for name in model.files if FILES.fullmatch(name)
+    }
+    return model.with_files({**stale, **tokenizer.files})
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

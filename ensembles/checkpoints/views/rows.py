@@ -1,0 +1,207 @@
+"""Tensors whose rows are copies and means of rows of other tensors."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.dtypes import round_to_dtype
+from ensembles.parallel import chunks
+
+ZERO, MEAN = -1, -2  # in place of the number of a part
+SMALL = 1 << 20  # bytes; a part is read whole, because its rows are only a few bytes
+STEP = 4 << 20  # bytes of rows that are read at once for their mean
+
+
+class GatheredRows:
+    """Source of a tensor whose rows come from several others, read when needed.
+
+    Parameters
+    ----------
+    parts : sequence of Tensor
+        Tensors with rows of the same shape.
+    part : ndarray of shape (n_rows,), integers
+        Number of the part that each row is copied from; `ZERO` for a row of zeros,
+        `MEAN` for the mean of the rows of all parts that have the token.
+    row : ndarray of shape (n_rows,), integers
+        Row in that part.
+    rows : ndarray of shape (n_parts, n_rows), integers
+        Row of each part with the same token, for `MEAN`; -1 if it lacks the token.
+    axis : int, default=0
+        Axis of the rows; all axes before it have size 1.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Tensor],
+        part: np.ndarray[Any, Any],
+        row: np.ndarray[Any, Any],
+        rows: np.ndarray[Any, Any],
+        *,
+        axis: int = 0,
+    ) -> None:
+        self.dtype = common_dtype(parts)
+        self.row_shape = parts[0].shape[axis + 1 :]
+        self._lead = parts[0].shape[:axis]
+        self._parts, self._part, self._row, self._rows = parts, part, row, rows
+        self._row_size = math.prod(self.row_shape)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The gathered tensor."""
+        shape = (*self._lead, len(self._part), *self.row_shape)
+        return Tensor(self.dtype, shape, self, 0)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer with the bytes from ``offset`` on."""
+        size = self._row_size * self.dtype.itemsize
+        position = 0
+        while position < len(buffer):
+            row, skipped = divmod(offset + position, size)
+            rest = len(buffer) - position
+            n_bytes = rest - rest % size
+            if skipped or rest < size:  # a part of a row
+                n_bytes = min(size - skipped, rest)
+                edge = memoryview(bytearray(size))
+                self._read_rows(row, edge)
+                buffer[position : position + n_bytes] = edge[skipped:][:n_bytes]
+            else:
+                self._read_rows(row, buffer[position : position + n_bytes])
+            position += n_bytes
+
+    def check_unchanged(self) -> None:
+        """Raise `ValueError` if a file was modified since it was opened."""
+        for source in {tensor.source for tensor in self._parts}:
+            source.check_unchanged()
+
+    def _read_rows(self, first: int, buffer: memoryview) -> None:
+        """Fill the buffer with whole rows."""
+        out = np.frombuffer(buffer, np.uint8).view(self.dtype)
+        out = out.reshape(-1, self._row_size)
+        part = self._part[first : first + len(out)]
+        out[part == ZERO] = 0
+        for number, tensor in enumerate(self._parts):
+            (places,) = np.nonzero(part == number)
+            if len(places):
+                _copy_rows(tensor, self._row[first + places], out, places)
+        for place in np.flatnonzero(part == MEAN):
+            out[place] = self._mean_row(first + int(place))
+
+    def _mean_row(self, token: int) -> Array:
+        total = np.zeros(self._row_size)
+        column = self._rows[:, token]
+        row = np.empty((1, self._row_size), self.dtype)
+        for number in np.flatnonzero(column >= 0):
+            rows, places = column[[number]], np.zeros(1, int)
+            _copy_rows(self._parts[int(number)], rows, row, places)
+            total += row[0].astype(np.float64)
+        return round_to_dtype(total / np.count_nonzero(column >= 0), self.dtype)
+
+
+class MeanRow:
+    """Source of the mean of all rows of a tensor, computed when it is first read.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Floating-point tensor.
+    axis : int, default=0
+        Axis of the rows; all axes before it have size 1.
+    """
+
+    def __init__(self, tensor: Tensor, *, axis: int = 0) -> None:
+        self._of, self._axis = tensor, axis
+        self._lock = threading.Lock()
+        self._bytes: memoryview | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The mean as a tensor with a single row."""
+        shape = list(self._of.shape)
+        shape[self._axis] = 1
+        return Tensor(self._of.dtype, tuple(shape), self, 0)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer with the bytes from ``offset`` on."""
+        with self._lock:
+            if self._bytes is None:
+                mean = round_to_dtype(_mean(self._of, self._axis), self._of.dtype)
+                self._bytes = np.ascontiguousarray(mean).view(np.uint8).data
+        buffer[:] = self._bytes[offset : offset + len(buffer)]
+
+    def check_unchanged(self) -> None:
+        """Raise `ValueError` if a file was modified since it was opened."""
+        self._of.source.check_unchanged()
+
+
+def _mean(tensor: Tensor, axis: int) -> Float64:
+    n_rows = tensor.shape[axis]
+    row_size = tensor.size // n_rows
+    total = np.zeros(row_size)
+    step = max(STEP // (row_size * tensor.dtype.itemsize), 1)
+    for start, stop in chunks(n_rows, step):
+        total += read_rows(tensor, start, stop, axis=axis).astype(np.float64).sum(0)
+    return total / n_rows
+
+
+def read_rows(tensor: Tensor, start: int, stop: int, *, axis: int = 0) -> Array:
+    """Read consecutive rows of a tensor.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Tensor to read.
+    start, stop : int
+        First row, and the row after the last.
+    axis : int, default=0
+        Axis of the rows; all axes before it have size 1.
+
+    Returns
+    -------
+    ndarray of shape (stop - start, row size)
+    """
+    row_size = tensor.size // tensor.shape[axis]
+    rows = np.empty((stop - start, row_size), tensor.dtype)
+    position = tensor.offset + start * row_size * tensor.dtype.itemsize
+    tensor.source.read_into(rows.view(np.uint8).reshape(-1).data, position)
+    return rows
+
+
+def _copy_rows(
+    tensor: Tensor,
+    rows: np.ndarray[Any, Any],
+    out: Array,
+    places: np.ndarray[Any, Any],
+) -> None:
+    """Read rows of a tensor to places of an array, consecutive ones at once."""
+    if tensor.nbytes <= SMALL:
+        flat = np.empty((1, tensor.size), tensor.dtype)
+        tensor.source.read_into(flat.view(np.uint8).reshape(-1).data, tensor.offset)
+        out[places] = flat.reshape(-1, out.shape[1])[rows]
+        return
+    ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(places) != 1)) + 1
+    row_nbytes = out.shape[1] * tensor.dtype.itemsize
+    for start, stop in zip([0, *ends], [*ends, len(rows)], strict=True):
+        block = out[places[start] : places[start] + stop - start]
+        offset = tensor.offset + int(rows[start]) * row_nbytes
+        if tensor.dtype == out.dtype:
+            tensor.source.read_into(block.view(np.uint8).reshape(-1).data, offset)
+        else:
+            stored = np.empty(block.shape, tensor.dtype)
+            tensor.source.read_into(stored.view(np.uint8).reshape(-1).data, offset)
+            block[:] = stored
+
+
+def common_dtype(tensors: Sequence[Tensor]) -> np.dtype[Any]:
+    """Smallest dtype that represents the values of all tensors."""
+    dtypes = [*dict.fromkeys(tensor.dtype for tensor in tensors)]
+    try:
+        return np.result_type(*dtypes)
+    except TypeError:  # bfloat16 with float16, and float8
+        return np.dtype(np.float32)

@@ -1,0 +1,1 @@
+"""Tokenizers of language models, and the tensors with a row for each token."""
