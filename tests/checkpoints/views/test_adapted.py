@@ -13,11 +13,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import average
+from ensembles.checkpoints import average, plan_recipe, read_recipes, write
 from ensembles.checkpoints.directories.adapter_files import open_adapter
 from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.views.adapted import adapted, open_adapted
-from tests.checkpoints.building import save
+from tests.checkpoints.building import load, save
 from tests.checkpoints.views.adapters import (
     Tensors,
     factors,
@@ -299,3 +299,26 @@ def test_variants_that_are_no_sum_are_refused(
     adapter = save_adapter(tmp_path / "lora", lora, **option)
     with pytest.raises(ValueError, match=r"Arrow|changes the base"):
         average([adapter], base=save_base(tmp_path / "base", base))
+
+
+def test_models_of_recipes_may_have_adapters(tmp_path: Path) -> None:
+    """As mergekit writes them: model+lora."""
+    base, adapter, exact = bfloat16_case(tmp_path, 1.0)
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(
+        f"""\
+models:
+  - model: {base}+{adapter}
+    parameters: {{weight: 0.5}}
+base_model: {base}
+merge_method: task_arithmetic
+dtype: float32
+"""
+    )
+    (read,) = read_recipes(recipe)
+    write(plan_recipe(read, tmp_path / "out"))
+    merged = load(tmp_path / "out" / "model.safetensors")["q.weight"]
+    start = average([base])["q.weight"].astype(np.float64)
+    expected = (start + 0.5 * (exact - start)).astype(np.float32)
+    np.testing.assert_allclose(merged, expected, rtol=1e-6)
+    assert merged.dtype == np.float32
