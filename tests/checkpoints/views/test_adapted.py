@@ -13,7 +13,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import average, plan_recipe, read_recipes, write
+from ensembles.checkpoints import (
+    average,
+    plan_recipe,
+    read_recipes,
+    verify,
+    write,
+)
 from ensembles.checkpoints.directories.adapter_files import open_adapter
 from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.views.adapted import adapted, open_adapted
@@ -322,3 +328,17 @@ dtype: float32
     expected = (start + 0.5 * (exact - start)).astype(np.float32)
     np.testing.assert_allclose(merged, expected, rtol=1e-6)
     assert merged.dtype == np.float32
+
+
+@pytest.mark.parametrize("rule", ["mean", "ties"])
+def test_merges_of_adapters_are_verified(rule: str, tmp_path: Path) -> None:
+    base, adapter, _ = bfloat16_case(tmp_path, 1.0)
+    average([adapter, adapter], tmp_path / "out", base=base, rule=rule)
+    found = verify(tmp_path / "out", [adapter, adapter], base=base)
+    assert (found.problems, found.unverified) == ([], [])
+    _, lora, _, _ = linear(np.random.default_rng(1))
+    lora = {n: np.ones((2, 300) if "A" in n else (300, 2)) for n in lora}
+    other = save_adapter(
+        tmp_path / "x", {n.replace("m.q", "q"): t for n, t in lora.items()}
+    )
+    assert len(verify(tmp_path / "out", [adapter, other], base=base).problems) == 1
