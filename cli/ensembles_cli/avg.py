@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ensembles_cli.console import bar
-from ensembles_cli.options import checkpoint, run
+from ensembles_cli.options import adapter, checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.schedule import ScheduleChoice, schedule_option, scheduled
 from ensembles_cli.options.types import (
@@ -19,6 +19,7 @@ from ensembles_cli.options.types import (
     split_weights,
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
+from ensembles_cli.reports.adapters import merge_adapters
 from ensembles_cli.reports.average import (
     PlannedAverage,
     counted,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
 @schedule_option
 @run.choosing()
 @run.use_averaged_model
+@adapter.ranks
 @checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
@@ -120,6 +122,8 @@ def command(
     schedule: ScheduleChoice | None,
     rule_params: tuple[tuple[str, Any], ...],
     use_averaged_model: bool,
+    largest_rank: int | None,
+    energy: float | None,
     part: Part | None,
     plan_only: bool,
     as_json: bool,
@@ -131,6 +135,7 @@ def command(
     Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), NumPy archives
     (.npz), GGUF files that are not quantized, NeMo archives (.nemo), distributed
     checkpoints (DCP), or Hugging Face, sentence-transformers and diffusers directories.
+    Low-rank adapters (LoRA) are merged by their updates, see --rank and --energy.
     Existing files are replaced only with --force. Output is written atomically: a
     killed run leaves no incomplete file.
 
@@ -143,10 +148,12 @@ def command(
     ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
     ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt
     ensemble avg run/ --epochs 21:30 --use-averaged-model -o averaged.pt
+    ensemble avg lora-a/ lora-b/ --rank 32 -o merged-lora
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
+    from ensembles.checkpoints.directories.adapter_files import has_adapter
 
     raise_file_limit()
     end_cleanly()
@@ -165,6 +172,15 @@ def command(
         chosen, member_weights = scheduled(chosen, schedule)
     if use_averaged_model:
         chosen, member_weights = window_of(chosen, member_weights, options)
+    if options["base"] is None and has_adapter(Path(chosen.paths[0])):
+        options |= {"rank": largest_rank, "energy": energy, "part": part}
+        options |= {"rule_params": as_params(rule_params), "sha256": sha256}
+        destination = out or default_out(chosen.paths)
+        printed = {"plan_only": plan_only, "as_json": as_json}
+        merge_adapters(chosen, destination, member_weights, options, **printed)
+        return
+    if largest_rank is not None or energy is not None:
+        raise click.UsageError("--rank and --energy are for low-rank adapters (LoRA)")
     options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(

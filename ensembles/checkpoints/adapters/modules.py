@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.checkpoints.adapters.compression import Decomposition, decomposed
+from ensembles.checkpoints.adapters.compression import decomposed
 from ensembles.checkpoints.adapters.plan import AdapterPlan
 from ensembles.checkpoints.adapters.result_names import factor_names
 from ensembles.checkpoints.adapters.terms import (
@@ -91,22 +91,13 @@ def merged_module(
             "the adapter out"
         )
     spectrum = decomposed(factors)
-    rank = _rank(plan, module, spectrum)
+    rank = min(plan.rank or spectrum.size, spectrum.size)
+    if plan.energy is not None:
+        rank = spectrum.rank_for(plan.energy)
     energy = spectrum.kept_energy(rank)
     stored = _stored(plan, module, spectrum.truncated(rank), scale)
     squares = float(spectrum.energies.sum())
     return MergedModule(module, groups, rank, scale, energy, squares, stored)
-
-
-def _rank(plan: AdapterPlan, module: ModuleSum, spectrum: Decomposition) -> int:
-    if plan.energy is not None:
-        return spectrum.rank_for(plan.energy)
-    assert plan.rank is not None  # the plan compresses
-    # The experts of a module share a rank with its other parameters.
-    available = (
-        spectrum.rank if module.first.n_experts == 1 else spectrum.values.shape[1]
-    )
-    return min(plan.rank, available)
 
 
 def _owners(plan: AdapterPlan, terms: list[Term]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,11 @@ def _with_pattern(
 
     PEFT takes the first pattern that matches the end of a path: longer ones go first.
     """
-    numbers = {name: int(v) if v == int(v) else v for name, v in values.items()}
+    # Some programs take whole alphas only, and 0.2 * 1.5 * 20 is 6.000000000000001.
+    numbers = {
+        name: round(value) if math.isclose(value, round(value)) else value
+        for name, value in values.items()
+    }
     default = Counter(numbers.values()).most_common(1)[0][0]
     others = [name for name, value in numbers.items() if value != default]
     if any(other.endswith(f".{name}") for name in others for other in numbers):

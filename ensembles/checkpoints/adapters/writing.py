@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ from ensembles.parallel import map_threads
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class ModuleRank:
+class ModuleRank(NamedTuple):
     """Rank of a module before and after a merge.
 
     Parameters
@@ -49,7 +48,7 @@ class ModuleRank:
         Rank in each adapter that has the module.
     rank : int
         Rank in the result.
-    energy : float
+    energy : float, default=1
         Fraction of the sum of squared singular values of the weighted sum that the
         result keeps; 1 if the result is exact.
     """
@@ -57,7 +56,7 @@ class ModuleRank:
     name: str
     ranks: tuple[int, ...]
     rank: int
-    energy: float
+    energy: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
     lost = sum(module.squares * (1 - module.energy) for module in merged)
     return AdapterReport(
         out=plan.out,
-        modules=[_rank_of(module) for module in merged],
+        modules=_ranks(plan, merged),
         energy=1 - lost / squares if squares else 1.0,
         member_digests=digests,
         digest=digest(result.written),
@@ -167,9 +166,18 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
     )
 
 
-def _rank_of(module: MergedModule) -> ModuleRank:
-    ranks = tuple(term.update.rank for term in module.sum.terms)
-    return ModuleRank(module.sum.name, ranks, module.rank, module.energy)
+def _ranks(plan: AdapterPlan, merged: Sequence[MergedModule]) -> list[ModuleRank]:
+    if plan.is_copy:
+        return [ModuleRank(m.name, (m.first.rank,), m.first.rank) for m in plan.sums]
+    return [
+        ModuleRank(
+            module.sum.name,
+            tuple(term.update.rank for term in module.sum.terms),
+            module.rank,
+            module.energy,
+        )
+        for module in merged
+    ]
 
 
 def _merged(plan: AdapterPlan, digests: Digests) -> list[MergedModule]:
