@@ -199,4 +199,4 @@ def _read(tensor: Tensor, start: int, stop: int) -> Float64:
     if stored.size:
         position = tensor.offset + start * tensor.dtype.itemsize
         tensor.source.read_into(stored.view(np.uint8).data, position)
-    return np.array(widen(stored[None])[0])
+    return np.asarray(widen(stored[None])[0])
