@@ -2,7 +2,7 @@
 
 Recipes in the shapes of mergekit's examples are carried out unchanged by `ensemble
 merge` and by mergekit, on small random models. Tensors of both are compared with the
-formula of the method in float64, in units of the last place of float32. Errors of
+formula of the method in float64, in units of the last place. Errors of
 mergekit are larger than half a unit because it computes in float32; what is beyond some
 thousand units is another result.
 """  # noqa: D400  # a question
@@ -23,7 +23,17 @@ from typing import Any
 import measuring
 import numpy as np
 from bench_checkpoints import HERE, say
-from recipe_examples import EXAMPLES, Array, Example, make_members, tensors_of
+from recipe_examples import (
+    EXAMPLES,
+    METHODS,
+    Array,
+    Example,
+    make_members,
+    tensors_of,
+    unit,
+)
+
+ALL = EXAMPLES | METHODS
 
 OURS, THEIRS = "ensemble", "mergekit"
 
@@ -35,7 +45,7 @@ def main() -> None:
         folders = {key: Path(name) / f"{n}" for n, key in enumerate(options.only)}
         for key, folder in folders.items():
             say(f"ensemble merge, {key}")
-            prepare(folder, EXAMPLES[key])
+            prepare(folder, ALL[key])
         if options.peer:
             say(f"mergekit, {len(folders)} recipes")
             paths = map(str, folders.values())
@@ -65,7 +75,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--peer", metavar="PYTHON", help="interpreter that has mergekit")
     add("--folder", type=Path, help="where models are made")
-    add("--only", nargs="+", choices=EXAMPLES, default=[*EXAMPLES], metavar="EXAMPLE")
+    add("--only", nargs="+", choices=ALL, default=[*ALL], metavar="EXAMPLE")
     add("--results", type=Path, help="folder to keep results in")
     return parser.parse_args()
 
@@ -83,17 +93,17 @@ def prepare(folder: Path, example: Example) -> None:
 
 def compare(key: str, folder: Path) -> dict[str, Any]:
     """Errors of both results, and the layout of ours."""
-    example = EXAMPLES[key]
+    example = ALL[key]
     members = {path: tensors_of(folder / path) for path in example.members}
     row: dict[str, Any] = {"example": key, "architecture": example.kind[1]}
-    results = {}
+    results: dict[str, dict[str, Array]] = {}
     for tool in (OURS, THEIRS):
         failure = folder / f"{tool}.txt"
         if failure.exists():
             row[tool] = {"error": failure.read_text().strip().splitlines()[-1]}
         elif (folder / tool).exists():
             results[tool] = tensors_of(folder / tool)
-            row[tool] = errors(results[tool], example, members)
+            row[tool] = errors(results, tool, example, members)
     if len(results) == 2:
         names = results[OURS].keys() ^ results[THEIRS].keys()
         row["in one only"] = sorted(names)
@@ -101,22 +111,25 @@ def compare(key: str, folder: Path) -> dict[str, Any]:
 
 
 def errors(
-    tensors: Mapping[str, Array],
+    results: Mapping[str, Mapping[str, Array]],
+    tool: str,
     example: Example,
     members: Mapping[str, Mapping[str, Array]],
 ) -> dict[str, Any]:
-    """Largest error in units of float32, where it is, and its share of the change."""
-    worst: dict[str, Any] = {"tensors": len(tensors), "units": 0.0, "tensor": ""}
-    if example.formula is None:
-        return worst
-    for name, array in tensors.items():
-        exact = example.formula(name, members)
+    """Largest error in units of the last place, and the tensor that has it.
+
+    Without a formula, the errors are differences from our result.
+    """
+    worst: dict[str, Any] = {"units": 0.0, "tensor": ""}
+    for name, array in results[tool].items():
+        exact = results.get(OURS, {}).get(name, array)
+        if example.formula is not None and name in (results.get(OURS) or {name}):
+            exact = example.formula(name, members)
         if exact.shape != array.shape:
-            return worst | {"units": np.inf, "tensor": f"{name} has {array.shape}"}
-        unit = np.spacing(np.abs(exact).max(initial=1e-30).astype(np.float32))
-        units = float(np.abs(array - exact).max(initial=0) / unit)
+            return {"units": np.inf, "tensor": f"{name} has {array.shape}"}
+        units = float(np.abs(array - exact).max(initial=0) / unit(exact, example.dtype))
         if units > worst["units"]:
-            worst |= {"units": units, "tensor": name}
+            worst = {"units": units, "tensor": name}
     return worst
 
 
@@ -130,8 +143,9 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"{machine}.",
         "",
-        "Largest error of an entry, in units of the last place of float32 of the "
-        "largest entry of its tensor. 0.5 is the error of rounding once.",
+        "Largest error of an entry, in units of the last place of the largest entry of "
+        "its tensor. 0.5 is the error of rounding once. For single methods, errors of "
+        "mergekit are its differences from `ensemble merge`.",
         "",
         "| recipe | architecture | ensemble | mergekit | mergekit's worst tensor "
         "| tensors in one only |",

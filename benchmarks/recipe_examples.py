@@ -7,6 +7,7 @@ tensor's name and of the tensors of the members by path.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,43 @@ GPT2 = (
 )
 BERT_SIZES = {key: size for key, size in SIZES.items() if "key_value" not in key}
 BERT = ("BertConfig", "BertForMaskedLM", BERT_SIZES)
+WHISPER = (
+    "WhisperConfig",
+    "WhisperForConditionalGeneration",
+    {
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 24),
+        **dict.fromkeys(("max_source_positions", "max_target_positions"), 8),
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 1),
+        **{"d_model": 16, "num_mel_bins": 4, "vocab_size": 20},
+        "decoder_start_token_id": 2,
+    },
+)
+T5 = (
+    "T5Config",
+    "T5ForConditionalGeneration",
+    {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
+    | {
+        "vocab_size": 20,
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+    },
+)
+QWEN2_VL = (
+    "Qwen2VLConfig",
+    "Qwen2VLForConditionalGeneration",
+    {
+        "text_config": {
+            **SIZES,
+            "rope_scaling": {"type": "mrope", "mrope_section": [1, 1]},
+        },
+        "vision_config": {"depth": 2, "embed_dim": 16, "num_heads": 2}
+        | {"hidden_size": 16, "patch_size": 2, "mlp_ratio": 2},
+        **dict.fromkeys(("image_token_id", "video_token_id"), 19),
+        **{"vision_start_token_id": 17, "vision_end_token_id": 18},
+    },
+)
 BASE = "models/base"
 CHAT, CODE, MATH = "models/chat", "models/code", "models/math"
 
@@ -60,9 +98,11 @@ class Example(NamedTuple):
     recipe : str
         YAML, with these paths.
     formula : callable or None
-        Tensor of the result in float64; None for methods that draw random numbers.
+        Tensor of the result in float64; None if the two tools are compared only.
     n_layers : int
         Number of layers of the result.
+    dtype : str
+        Dtype of the members and of the result.
     """
 
     kind: tuple[str, str, dict[str, Any]]
@@ -70,6 +110,7 @@ class Example(NamedTuple):
     recipe: str
     formula: Formula | None
     n_layers: int = N_LAYERS
+    dtype: str = "float32"
 
 
 def make_members(folder: Path, example: Example) -> None:
@@ -87,7 +128,7 @@ def make_members(folder: Path, example: Example) -> None:
             if path != BASE:
                 torch.manual_seed(number)
                 _add_noise(model)
-        model.save_pretrained(folder / path)
+        model.to(getattr(torch, example.dtype)).save_pretrained(folder / path)
 
 
 def _add_noise(model: Any) -> None:
@@ -106,6 +147,13 @@ def tensors_of(folder: Path) -> dict[str, Array]:
         stored = load_file(file)
         tensors |= {name: array.astype(np.float64) for name, array in stored.items()}
     return tensors
+
+
+def unit(array: Array, dtype: str) -> float:
+    """Unit in the last place of the largest entry, in the dtype of the result."""
+    largest = max(float(np.abs(array).max(initial=0)), 1e-6)
+    n_bits = {"float32": 23, "float16": 10, "bfloat16": 7}[dtype]
+    return float(2.0 ** (np.floor(np.log2(largest)) - n_bits))
 
 
 def _each(*paths: str) -> Callable[[str, Tensors], list[Array]]:
@@ -450,6 +498,9 @@ EXAMPLES = {
     "linear, Phi 3": Example(PHI3, TWO, EVEN, _even),
     "linear, BERT": Example(BERT, TWO, EVEN, _even),
     "linear, GPT-2": Example(GPT2, TWO, EVEN, _even),
+    "linear, Whisper": Example(WHISPER, TWO, EVEN, _even, n_layers=2),
+    "linear, T5": Example(T5, TWO, EVEN, _even, n_layers=2),
+    "linear, Qwen2-VL": Example(QWEN2_VL, TWO, EVEN, _even),
     "gradient slerp": Example(LLAMA, TWO, GRADIENT_SLERP, _gradient_slerp),
     "gradient slerp, Qwen3": Example(QWEN3, TWO, GRADIENT_SLERP, _gradient_slerp),
     "ties": Example(LLAMA, ALL, TIES, _ties),
@@ -463,4 +514,61 @@ EXAMPLES = {
     "slices of several models": Example(MISTRAL, TWO, SLICES, _slices),
     "two stages": Example(LLAMA, ALL, TWO_STAGES, _two_stages),
     "three stages": Example(MISTRAL, ALL, THREE_STAGES, _three_stages),
+}
+for _name, _dtype in (
+    ("linear", "float16"),
+    ("linear", "bfloat16"),
+    ("gradient slerp", "float16"),
+    ("ties", "bfloat16"),
+    ("stacked layers", "float16"),
+):
+    _example = EXAMPLES[_name]
+    _recipe = _example.recipe.replace("float32", _dtype)
+    EXAMPLES[f"{_name}, {_dtype}"] = _example._replace(recipe=_recipe, dtype=_dtype)
+
+
+def method_example(
+    method: str, base: str | None, *paths: str, **shared: Any
+) -> Example:
+    """Example of a merge method, for a comparison of the two tools."""
+    of_models = {key: shared.pop(key) for key in PER_MODEL if key in shared}
+    models = [{"model": path, "parameters": of_models} for path in paths]
+    entries = {"merge_method": method, "models": models, "dtype": "float32"}
+    entries |= {"parameters": shared} if shared else {}
+    entries |= {"base_model": base} if base else {}
+    members = dict.fromkeys((*([base] if base else []), *paths))
+    return Example(QWEN2, tuple(members), json.dumps(entries), None)
+
+
+PER_MODEL = ("weight", "density", "gamma", "epsilon")
+METHODS = {
+    "task_arithmetic": method_example(
+        "task_arithmetic", BASE, *THREE, weight=0.4, normalize=True
+    ),
+    "dare_linear": method_example("dare_linear", BASE, *TWO, weight=0.5, density=1.0),
+    "dare_ties": method_example("dare_ties", BASE, *TWO, weight=0.5, density=1.0),
+    "della": method_example("della", BASE, *TWO, weight=0.5, density=1.0),
+    "della_linear": method_example("della_linear", BASE, *TWO, weight=1.0, density=1.0),
+    "breadcrumbs": method_example(
+        "breadcrumbs", BASE, *THREE, weight=0.4, density=0.8, gamma=0.05
+    ),
+    "breadcrumbs_ties": method_example(
+        "breadcrumbs_ties", BASE, *THREE, weight=0.4, density=0.8, gamma=0.05
+    ),
+    "sce": method_example("sce", BASE, *THREE, select_topk=0.5),
+    "ram": method_example("ram", BASE, *THREE, epsilon=1e-3),
+    "ramplus_tl": method_example("ramplus_tl", BASE, *THREE, r=0.2, alpha=0.3),
+    "model_stock by row": method_example("model_stock", BASE, *THREE, filter_wise=True),
+    "nuslerp": method_example("nuslerp", None, *TWO, weight=0.5),
+    "nuslerp by row": method_example(
+        "nuslerp", None, *TWO, weight=0.5, nuslerp_flatten=False, nuslerp_row_wise=True
+    ),
+    "nuslerp of task vectors": method_example("nuslerp", BASE, *TWO, weight=0.5),
+    "multislerp": method_example("multislerp", None, *THREE, weight=0.5),
+    "multislerp of task vectors": method_example(
+        "multislerp", BASE, *THREE, weight=1.0
+    ),
+    "karcher": method_example("karcher", None, *THREE, max_iter=100, tol=1e-9),
+    "nearswap": method_example("nearswap", CHAT, CHAT, CODE, t=0.01),
+    "arcee_fusion": method_example("arcee_fusion", CHAT, CHAT, CODE),
 }

@@ -77,7 +77,8 @@ def ties(
         deltas.append(np.where(np.abs(delta) >= least, delta, 0))
     factors = np.reshape(weights, (-1, *[1] * base.ndim))
     stack = np.array(deltas) * factors
-    sign = np.where(stack.sum(0) >= 0, 1, -1)
+    # Sums that differ from 0 by rounding only are positive.
+    sign = np.where(stack.sum(0) >= -1e-12 * np.abs(stack).sum(0), 1, -1)
     agrees = np.sign(stack) == sign
     total = np.where(agrees, stack, 0).sum(0)
     divisor = (factors * agrees).sum(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ensembles_cli.options import adapter, checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.schedule import ScheduleChoice, schedule_option, scheduled
 from ensembles_cli.options.types import (
+    Weight,
     Weights,
     as_params,
     complete_rule,
@@ -29,7 +31,7 @@ from ensembles_cli.reports.average import (
 )
 
 if TYPE_CHECKING:
-    from ensembles.checkpoints import ChosenCheckpoints
+    from ensembles.checkpoints import ChosenCheckpoints, TensorSettings
 
 
 @click.command("avg")
@@ -84,7 +86,12 @@ if TYPE_CHECKING:
 @click.option(
     "--weights",
     type=Weights(),
-    help="Weight of each member, such as .7,.3.  [default: equal]",
+    help=(
+        "Weight of each member, such as .7,.3. Weights with two dots change with the "
+        "depth of the layer: 0..1,1..0 is the second member at the first layer, and "
+        "the first member at the last. Embeddings have the weights of the first layer, "
+        "final norms and output layers those of the last.  [default: equal]"
+    ),
 )
 @click.option(
     "--save-recipe",
@@ -117,7 +124,7 @@ if TYPE_CHECKING:
 def command(
     members: tuple[str, ...],
     out: Path | None,
-    weights: list[float] | None,
+    weights: list[Weight] | None,
     save_recipe: Path | None,
     schedule: ScheduleChoice | None,
     rule_params: tuple[tuple[str, Any], ...],
@@ -143,6 +150,7 @@ def command(
     ensemble avg a.safetensors b.safetensors
     ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
     ensemble avg 'runs/*/model.safetensors' --rule median
+    ensemble avg math/:0..1 code/:1..0 -o by-depth/
     ensemble avg math/ code/ --base base/ --rule ties --param density=.2
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
@@ -169,7 +177,8 @@ def command(
     by_step = schedule is not None
     chosen = checkpoints.choose_checkpoints(paths, by_step=by_step, **choice)
     if schedule is not None:
-        chosen, member_weights = scheduled(chosen, schedule)
+        chosen, scheduled_weights = scheduled(chosen, schedule)
+        member_weights = None if scheduled_weights is None else [*scheduled_weights]
     if use_averaged_model:
         chosen, member_weights = window_of(chosen, member_weights, options)
     if options["base"] is None and has_adapter(Path(chosen.paths[0])):
@@ -182,6 +191,9 @@ def command(
     if largest_rank is not None or energy is not None:
         raise click.UsageError("--rank and --energy are for low-rank adapters (LoRA)")
     options["key"] = options["key"] or chosen.key
+    by_depth = settings_by_depth(chosen.paths, member_weights, rule_params, options)
+    if by_depth:
+        options["settings"], member_weights = by_depth, None
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
         chosen.paths,
@@ -206,9 +218,33 @@ def command(
     print_report(planned, report, as_json)
 
 
+def settings_by_depth(
+    paths: list[str],
+    weights: Sequence[Weight] | None,
+    rule_params: tuple[tuple[str, Any], ...],
+    options: dict[str, Any],
+) -> dict[str, TensorSettings]:
+    """Weights of each tensor, by its depth; empty if no weight changes with it."""
+    from ensembles.checkpoints import weights_by_depth
+
+    if not any(isinstance(weight, tuple) for weight in weights or ()):
+        return {}
+    if len(weights or ()) != len(paths):
+        raise click.UsageError(
+            f"there must be one weight for each member, found {len(weights or ())} "
+            f"for {len(paths)} members"
+        )
+    return weights_by_depth(
+        paths[0],
+        weights or (),
+        rule_params=as_params(rule_params),
+        key=options["key"],
+    )
+
+
 def window_of(
-    chosen: ChosenCheckpoints, weights: list[float] | None, options: dict[str, Any]
-) -> tuple[ChosenCheckpoints, list[float]]:
+    chosen: ChosenCheckpoints, weights: Sequence[Weight] | None, options: dict[str, Any]
+) -> tuple[ChosenCheckpoints, list[Weight]]:
     """Ends of the window of the chosen checkpoints, with their weights.
 
     Sets the options of the average that go with it.

@@ -27,6 +27,15 @@ from ensembles_cli.reports.average import (
     required=True,
     help="Output path: a directory, or a file with the suffix of a format.",
 )
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help=(
+        "Folder for the results of merges that other merges of the file use.  "
+        "[default: removed in the end]"
+    ),
+)
 @checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
@@ -37,6 +46,7 @@ from ensembles_cli.reports.average import (
 def command(
     recipe: Path,
     out: Path,
+    keep: Path | None,
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -44,27 +54,38 @@ def command(
 ) -> None:
     """Merge models as a recipe in mergekit's YAML format describes it.
 
+    Reads the files of mergekit-yaml, mergekit-multimerge and mergekit-moe as they are,
+    and names of rules as merge methods. All problems are reported with their lines,
+    before any tensor is read. Models are paths, or names in the local cache of the
+    Hugging Face Hub. If a file has several merges, those with a name are models of the
+    others, and the last result is written to OUT.
+
     \b
     ensemble merge recipe.yml -o merged/
     ensemble merge recipe.yml -o merged/ --plan
+    ensemble merge stages.yml -o merged/ --keep stages/
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
 
     raise_file_limit()
     end_cleanly()
-    (merge,) = checkpoints.read_recipes(recipe)
-    plan = checkpoints.plan_recipe(merge, out, **options)
+    staged = checkpoints.plan_recipes(checkpoints.read_recipes(recipe), out, **options)
+    plan = staged.plans[-1]
     members = [
         checkpoints.RunCheckpoint(path=Path(member.name)) for member in plan.members
     ]
-    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints(members, []), [])
+    before = [str(merge.name) for merge in staged.recipes[:-1]]
+    notes = [f"merged before the result: {', '.join(before)}"] * bool(before)
+    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints(members, []), notes)
     if plan_only:
         print_plan(planned, as_json)
         return
     check_absent(out, force=options["force"])
     if not as_json:
         print_members(planned)
-    with bar("merging", plan.read_bytes) as progress:
-        report = checkpoints.write(plan, progress=progress, sha256=sha256)
+    with bar("merging", staged.read_bytes) as progress:
+        report = checkpoints.write_recipes(
+            staged, keep=keep, progress=progress, sha256=sha256
+        )
     print_report(planned, report, as_json)

@@ -45,9 +45,14 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .planning.tensor_settings import weights_by_depth as weights_by_depth
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.reading.documents import read_recipes as read_recipes
+from .recipes.stages import StagedPlan as StagedPlan
+from .recipes.stages import plan_recipes as plan_recipes
+from .recipes.stages import write_recipes as write_recipes
+from .recipes.transplant import transplant_tokenizer as transplant_tokenizer
 from .recipes.writing import recipe_text as recipe_text
 from .recipes.writing import save_recipe as save_recipe
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints

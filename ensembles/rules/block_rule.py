@@ -375,8 +375,12 @@ class BlockRule(RegisteredFunction):
         part: slice,
         values: dict[str, Any],
         *inputs: Any,
+        dtype: np.dtype[Any] | None = None,
     ) -> Any:
-        """Call a function of a stack with a part of members and base."""
+        """Call a function of a stack with a part of members and base.
+
+        A function that rounds its result gets them in float64 for another ``dtype``.
+        """
         if isinstance(members, np.ndarray):
             stack = members[:, part]
         else:
@@ -384,7 +388,7 @@ class BlockRule(RegisteredFunction):
         base = None if base is None else base[part]
         if values["moments"] is not None:
             values = {**values, "moments": self._part_of(values["moments"], part)}
-        if not self._takes_as_stored(function, members, base):
+        if not self._takes_as_stored(function, members, base, dtype):
             stack = np.ascontiguousarray(widen(stack))
             base = None if base is None else widen(base[None])[0]
         if self.domain == "non-negative" and function is self.function:
@@ -409,7 +413,9 @@ class BlockRule(RegisteredFunction):
         dtype: np.dtype[Any],
     ) -> Array:
         """Combine a part of the members, and round the result once."""
-        out = self._of_part(self.function, members, base, part, values, weights)
+        out = self._of_part(
+            self.function, members, base, part, values, weights, dtype=dtype
+        )
         out, shape = np.asarray(out), members[0][part].shape
         if out.shape != shape:
             raise ValueError(

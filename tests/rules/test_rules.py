@@ -762,6 +762,18 @@ def test_an_output_of_another_format_is_rounded_once(
 
 
 @each_rule
+def test_an_output_of_a_wider_format_is_not_rounded_to_that_of_the_members(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    stack = round_to_dtype(drawn(rule, rng), np.dtype(ml_dtypes.bfloat16))
+    weights = weights_for(rule)
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+        found = block(rule, stack, weights, dtype)
+        expected = block(rule, stack.astype(np.float64), weights, dtype)
+        assert found.tobytes() == expected.tobytes()
+
+
+@each_rule
 def test_members_may_come_as_a_list(rule: Rule, rng: np.random.Generator) -> None:
     stack = drawn(rule, rng).astype(np.float32)
     weights, dtype = weights_for(rule), stack.dtype

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.verification import print_verification
+
+if TYPE_CHECKING:
+    from ensembles.checkpoints.directories.open import Member
+    from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 
 @click.command("verify")
@@ -26,6 +32,12 @@ from ensembles_cli.reports.verification import print_verification
         "each member, in their order."
     ),
 )
+@click.option(
+    "--recipe",
+    type=click.Path(),
+    metavar="RECIPE.yml",
+    help="Recipe of ensemble merge, in place of the members and the base.",
+)
 @checkpoint.key
 @checkpoint.threads
 @checkpoint.as_json
@@ -34,11 +46,12 @@ def command(
     members: tuple[str, ...],
     base: str | None,
     moments: tuple[str, ...],
+    recipe: str | None,
     key: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Verify a result of ensemble avg or soup against the digests in its metadata.
+    """Verify a result against the digests in its metadata.
 
     Every tensor is read once. With the members, all and in their order, their tensors
     are compared with the recorded digests too. A file without digests is verified by
@@ -47,6 +60,7 @@ def command(
     \b
     ensemble verify averaged.safetensors
     ensemble verify averaged/ model-a/ model-b/
+    ensemble verify merged/ --recipe recipe.yml
     """
     from ensembles.checkpoints import verify
     from ensembles.checkpoints.directories.open import open_checkpoint
@@ -54,16 +68,37 @@ def command(
     raise_file_limit()
     end_cleanly()
     opened = [open_checkpoint(m, place, key=key) for place, m in enumerate(members)]
+    own_base: Member | None = base
+    if recipe is not None:
+        if members or base is not None:
+            raise click.UsageError(
+                "--recipe names the members and the base: pass it alone"
+            )
+        opened, own_base = members_of(recipe)
     n_bytes = sum(t.nbytes for member in opened for t in member.layout.values())
     n_bytes += sum(t.nbytes for t in open_checkpoint(out, 0).layout.values())
     with bar("verifying", n_bytes) as progress:
         found = verify(
             out,
             opened,
-            base=base,
+            base=own_base,
             moments=moments,
             key=key,
             threads=threads,
             progress=progress,
         )
     print_verification(found, as_json)
+
+
+def members_of(recipe: str) -> tuple[list[Checkpoint], Checkpoint | None]:
+    """Members and base of a recipe with a single merge."""
+    from ensembles.checkpoints import plan_recipe, read_recipes
+
+    recipes = read_recipes(recipe)
+    if len(recipes) > 1:
+        raise ValueError(
+            f"{recipe} has {len(recipes)} merges, whose members are not kept; pass the "
+            "members of the last one"
+        )
+    plan = plan_recipe(recipes[0])
+    return list(plan.members), plan.base

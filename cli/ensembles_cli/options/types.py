@@ -15,10 +15,12 @@ import click
 if TYPE_CHECKING:
     SizeType = click.ParamType[int]
     ParamType = click.ParamType[tuple[str, Any]]
-    WeightsType = click.ParamType[list[float]]
+    WeightsType = click.ParamType[list["Weight"]]
 else:  # ParamType is generic since click 8.4
     SizeType = ParamType = WeightsType = click.ParamType
 
+# A number for all layers, or several from the first layer to the last.
+Weight = float | tuple[float, ...]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -124,18 +126,18 @@ def split_ranges(
 
 
 class Weights(WeightsType):
-    """Comma-separated weights, such as .7,.3."""
+    """Comma-separated weights, such as .7,.3, or by depth, such as 0..1,1..0."""
 
     name = "w1,w2,…"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[float]:
-        """Parse numbers separated by commas or whitespace."""
+    ) -> list[Weight]:
+        """Parse weights separated by commas or whitespace."""
         if not isinstance(value, str):
             return list(value)
         numbers = [
-            _number(text) for text in re.split(r"\s*,\s*|\s+", value.strip(" []()"))
+            _weight(text) for text in re.split(r"\s*,\s*|\s+", value.strip(" []()"))
         ]
         weights = [number for number in numbers if number is not None]
         if len(weights) < len(numbers):
@@ -145,18 +147,19 @@ class Weights(WeightsType):
 
 def split_weights(
     members: tuple[str, ...],
-    weights_option: Sequence[float] | None = None,
+    weights_option: Sequence[Weight] | None = None,
     *,
     is_sorted: bool = False,
-) -> tuple[list[str], list[float] | None]:
+) -> tuple[list[str], Sequence[Weight] | None]:
     """Split members of the form PATH:WEIGHT, and merge them with ``--weights``.
 
     Parameters
     ----------
     members : tuple of str
-        Paths, each optionally followed by a colon and a weight: a number, a fraction or
-        a percentage. A member that exists as a file is a path without a weight.
-    weights_option : sequence of float or None, default=None
+        Paths, each optionally followed by a colon and a weight: a number, a fraction, a
+        percentage, or several of them from the first layer to the last with two dots
+        between them. A member that exists as a file is a path without a weight.
+    weights_option : sequence of (float or tuple of float) or None, default=None
         Value of ``--weights``; None if not passed.
     is_sorted : bool, default=False
         Whether options such as ``--last`` choose the members and sort them by step.
@@ -165,7 +168,7 @@ def split_weights(
     -------
     paths : list of str
         Path of each member.
-    weights : list of float or None
+    weights : list of (float or tuple of float) or None
         Weight of each member; None if no weights are given.
 
     Raises
@@ -178,6 +181,8 @@ def split_weights(
     --------
     >>> split_weights(("a.pt:.7", "b.pt:30%"))
     (['a.pt', 'b.pt'], [0.7, 0.3])
+    >>> split_weights(("a.pt:0..1", "b.pt:1..0"))
+    (['a.pt', 'b.pt'], [(0.0, 1.0), (1.0, 0.0)])
     >>> split_weights(("a.pt", "b.pt"))
     (['a.pt', 'b.pt'], None)
     """
@@ -187,8 +192,8 @@ def split_weights(
     stray = [path for path in bare if _is_stray(path)]
     if weights_option is not None and stray:
         listed = ",".join(
-            f"{number:g}"
-            for number in [*weights_option, *(float(p.strip(",")) for p in stray)]
+            "..".join(f"{n:g}" for n in (w if isinstance(w, tuple) else (w,)))
+            for w in [*weights_option, *(float(p.strip(",")) for p in stray)]
         )
         raise click.UsageError(
             f"--weights must be one list, with commas and without spaces: found "
@@ -210,16 +215,16 @@ def split_weights(
     return paths, weights or (None if weights_option is None else list(weights_option))
 
 
-def _split(member: str) -> tuple[str, float | None]:
+def _split(member: str) -> tuple[str, Weight | None]:
     """Split a member into its path and its weight or None."""
     path, colon, text = member.rpartition(":")
     if not colon or Path(member).exists():
         return member, None
-    weight = _number(text)
+    weight = _weight(text)
     if weight is None and Path(path).exists():
         raise click.UsageError(
-            f"the weight of {path} must be a number such as .7, 70% or 1/3, found "
-            f"{text!r}"
+            f"the weight of {path} must be a number such as .7, 70% or 1/3, or "
+            f"from the first layer to the last such as 0..1, found {text!r}"
         )
     return (member, None) if weight is None else (path, weight)
 
@@ -228,6 +233,15 @@ def _is_stray(path: str) -> bool:
     """Whether a member is a number that belongs to a list of weights with spaces."""
     number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", path.strip(","))
     return number is not None and not Path(path).exists()
+
+
+def _weight(text: str) -> Weight | None:
+    """Parse a weight, or several with two dots between them; None if it is neither."""
+    points = [_number(point) for point in text.split("..")]
+    numbers = [point for point in points if point is not None]
+    if len(numbers) < len(points):
+        return None
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def _number(text: str) -> float | None:

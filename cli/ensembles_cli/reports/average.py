@@ -52,11 +52,17 @@ class PlannedAverage:
 
     def members(self) -> list[dict[str, Any]]:
         """Return the members as JSON values."""
-        rows = zip(self.plan.members, self.plan.weights, self.steps, strict=True)
+        from ensembles.checkpoints.planning.tensor_settings import weight_ranges
+
+        weights = [
+            low if low == high else [low, high]
+            for low, high in weight_ranges(self.plan.targets, self.plan.weights)
+        ]
+        rows = zip(self.plan.members, weights, self.steps, strict=True)
         return [
             {
                 "member": member.name,
-                "weight": float(weight),
+                "weight": weight,
                 "step": as_number(step),
                 "state_dict": member.state_dict,
                 "notes": list(member.notes),
@@ -66,11 +72,15 @@ class PlannedAverage:
 
     def described(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
+        from ensembles.checkpoints.planning.tensor_settings import common_params
+
         plan = self.plan
+        params, varying = common_params(plan.targets, plan.rule_params)
         return {
             "members": self.members(),
             "rule": "conversion" if plan.is_conversion else plan.rule.name,
-            "params": plan.rule_params,
+            "params": params,
+            "params_by_tensor": varying,
             "base": None if plan.base is None else {"path": str(plan.base.path)},
             "moments": [{"path": str(moments.path)} for moments in plan.moments],
             "out": str(plan.out),
@@ -122,12 +132,7 @@ def print_plan(planned: PlannedAverage, as_json: bool) -> None:
     table(
         ["plan", "value"],
         [
-            [
-                "rule",
-                " ".join(
-                    [facts["rule"], *(f"{k}={v}" for k, v in plan.rule_params.items())]
-                ),
-            ],
+            ["rule", facts["rule"] if plan.is_conversion else plan.rule_text],
             *([] if plan.base is None else [["base", str(plan.base.path)]]),
             *(["moments", str(moments.path)] for moments in plan.moments),
             ["output", f"{plan.out}" + "/" * (plan.format == "directory")],
@@ -238,7 +243,9 @@ def shortened(lines: list[str]) -> list[str]:
 
 def _line(member: dict[str, Any]) -> str:
     """Format a member with its step, weight and state dict."""
-    facts = [f"weight {member['weight']:g}"] * (member["weight"] != 1)
+    weight = member["weight"]
+    shown = f"{weight:g}" if isinstance(weight, float) else _cell(weight)
+    facts = [f"weight {shown}"] * (weight != 1)
     if member["step"] is not None:
         facts.insert(0, f"step {member['step']}")
     if member["state_dict"] is not None:
@@ -247,6 +254,8 @@ def _line(member: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):  # the smallest and the largest
+        return f"{value[0]:g} to {value[1]:g}"
     return "" if value is None else str(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,9 +138,10 @@ class FileSource:
         self.size = status.st_size
         self._modified = status.st_mtime_ns
 
-    def __del__(self) -> None:
+    # At the end of the interpreter, modules have no functions anymore.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_fd"):
-            os.close(self._fd)
+            close(self._fd)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""

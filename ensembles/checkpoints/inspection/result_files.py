@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,11 @@ def verify_copies(found: Verification, result: Checkpoint, first: Checkpoint) ->
         First member, a directory.
     """
     copied = [name for name in first.files if not is_card(name)]
-    folder = Path(str(first.path))
     absent = [name for name in copied if not (found.path / name).is_file()]
     differing = [
         name
         for name in copied
-        if name not in absent and not _is_copy(found.path / name, folder / name)
+        if name not in absent and not _is_copy(found.path / name, first, name)
     ]
     for names, how in ((absent, "absent from"), (differing, "different in")):
         if names:
@@ -99,15 +99,22 @@ def verify_copies(found: Verification, result: Checkpoint, first: Checkpoint) ->
         found.verified.append(f"{n_equal} files copied from {first.name}")
 
 
-def _is_copy(copy: Path, original: Path) -> bool:
+def _is_copy(copy: Path, first: Checkpoint, name: str) -> bool:
     """Whether a file equals the original, but for entries that an average changes."""
-    if filecmp.cmp(copy, original, shallow=False):
-        return True
-    return copy.name == CONFIG and _entries(copy) == _entries(original)
+    if name in first.contents:
+        content = first.contents[name]
+        if copy.read_bytes() == content:
+            return True
+    else:
+        original = Path(str(first.path)) / name
+        if filecmp.cmp(copy, original, shallow=False):
+            return True
+    return copy.name == CONFIG and _entries(read_json(copy)) == _entries(
+        json.loads(first.read_file(name))
+    )
 
 
-def _entries(config: Path) -> Any:
-    content = read_json(config)
-    if not isinstance(content, dict):
-        return content
-    return {key: value for key, value in content.items() if key not in REWRITTEN}
+def _entries(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    return {key: value for key, value in config.items() if key not in REWRITTEN}

@@ -11,6 +11,7 @@ from typing import Any
 from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.member_moments import MomentsSource
+from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.adapter_files import has_adapter
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys, Tensor
@@ -334,7 +335,7 @@ def _verify_members(
     for checkpoint, name, own, right in zip(
         planned.sources, names, digests, expected, strict=True
     ):
-        shown = checkpoint.path or checkpoint.name
+        shown = (None if checkpoint.made_from else checkpoint.path) or checkpoint.name
         problem = f"{shown} differs from the recorded {name}"
         if own == right:
             found.verified.append(f"{name}: the tensors of {shown}")
@@ -349,6 +350,15 @@ def _verify_members(
     if differing:
         found.problems[-1] += _changed_by(found, planned, moments, result, progress)
     _verify_records(found, differing, n_threads, progress)
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[str, TensorSettings]:
+    """Recorded weights and parameters of single tensors."""
+    return {
+        name: TensorSettings(entry["weights"], entry["params"])
+        for entry in recipe.get("settings", ())
+        for name in entry["tensors"]
+    }
 
 
 class _Nowhere:
@@ -378,9 +388,15 @@ def _changed_by(
             rule=recipe["rule"],
             weights=recipe["weights"],
             rule_params=recipe["params"],
+            settings=_settings(recipe),
             **{name: recipe["options"][name] for name in OPTIONS},
         )
-        again = replace(again, targets=planned.targets)
+        settings = {target.name: target.settings for target in again.targets}
+        targets = [
+            target._replace(settings=settings.get(target.tied_to or target.name))
+            for target in planned.targets
+        ]
+        again = replace(again, targets=targets)
         sinks = dict.fromkeys((target.name for target in again.targets), _Nowhere())
         written = stream_plan(again, sinks, progress).written
     except (KeyError, TypeError, ValueError) as error:

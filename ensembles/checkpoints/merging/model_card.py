@@ -52,19 +52,17 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
     ]
     lines += ["tags:", "- merge"]
     lines += [f"{k}: {_scalar(v)}" for k, v in _agreed(plan.members).items()]
-    params = ", ".join(f"{key}={value!r}" for key, value in plan.rule_params.items())
-    rule = plan.rule.name + f" ({params})" * bool(params)
     lines += [
         "---",
         "",
         "# Average of checkpoints",
         "",
-        f"The parameters are combined by the rule `{rule}` from:",
+        f"The parameters are combined by the rule `{plan.rule_text}` from:",
         "",
         "| member | weight | digest of its tensors |",
         "| --- | --- | --- |",
     ]
-    weights = [f"{weight:g}" for weight in plan.weights.tolist()] + ["base"]
+    weights = [*plan.weight_texts, "base"]
     rows = zip(names, weights, digests, strict=False)
     lines += [f"| {_cell(n)} | {w} | `xxh3-128:{digest}` |" for n, w, digest in rows]
     lines += [

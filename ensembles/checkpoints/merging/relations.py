@@ -115,6 +115,7 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
             by_digest[digest].name
             for text in (recipe or {}).get("members", [])
             if (digest := str(text).removeprefix("xxh3-128:")) in by_digest
+            and by_digest[digest] is not member
         ]
         if contained:
             yield (

@@ -19,6 +19,7 @@ from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.views.adapted import adapted, open_adapted
+from ensembles.checkpoints.views.experts import match_expert_layouts, router_note
 from ensembles.rules.rule import Rule
 
 SHOWN = 20  # problems in one error
@@ -119,7 +120,9 @@ def open_all(
         checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
     ):
         renamed, notes = match_first_names(opened)
-        opened = list(renamed)
+        matched, expert_notes = match_expert_layouts(renamed)
+        opened, notes = list(matched), [*notes, *expert_notes]
+    notes += router_note(opened if base is None else opened[:-1])
     if base is None:
         return OpenedCheckpoints(tuple(opened), None, opened_moments, notes)
     *opened, last = opened

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
@@ -64,10 +63,13 @@ from ensembles.checkpoints.planning.tensor_settings import (
     any_spans_model,
     check_settings,
     collected,
+    common_params,
     plain_params,
     subset_problems,
+    weight_ranges,
     with_settings,
 )
+from ensembles.checkpoints.views.experts import expert_layout_problem
 from ensembles.parallel import resolve_n_threads
 from ensembles.rules.passes import Pass
 from ensembles.rules.rule import Rule
@@ -171,6 +173,20 @@ class Plan:
     def needed_passes(self, target: TensorPlan) -> tuple[Pass, ...]:
         """Passes of the rule over a tensor that its parameters require."""
         return self.rule.needed_passes(target.params(self.rule_params))
+
+    @property
+    def weight_texts(self) -> list[str]:
+        """Weight of each member; a range if it differs between tensors."""
+        ranges = weight_ranges(self.targets, self.weights)
+        return [f"{a:g}" if a == b else f"{a:g} to {b:g}" for a, b in ranges]
+
+    @property
+    def rule_text(self) -> str:
+        """Name of the rule with its parameters."""
+        params, varying = common_params(self.targets, self.rule_params)
+        texts = [f"{name}={value!r}" for name, value in params.items()]
+        texts += [f"{name} by tensor" for name in varying]
+        return self.rule.name + f" ({', '.join(texts)})" * bool(texts)
 
     @property
     def assigned(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Check the weights and parameters of single tensors."""
+"""Weights and parameters of single tensors: checked, by depth, and summarized."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stacks
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.rules.rule import Rule
 
 
@@ -171,6 +173,119 @@ def with_settings(
         else target
         for target in targets
     ]
+
+
+def weights_by_depth(
+    member: Member,
+    weights: Sequence[float | Sequence[float]],
+    *,
+    rule_params: Mapping[str, Any] | None = None,
+    key: Keys = None,
+) -> dict[str, TensorSettings]:
+    """Settings with weights that change from the first layer to the last.
+
+    Parameters
+    ----------
+    member : path, state dict or Checkpoint
+        First member, whose tensor names have the numbers of the layers.
+    weights : sequence of (float or sequence of float)
+        Weight of each member: a number for all layers, or several at equal distances
+        from the first layer to the last, which are interpolated between them. Tensors
+        that are used before the layers, such as embeddings, have the weights of the
+        first layer, and tensors after them, such as final norms and output layers,
+        those of the last.
+    rule_params : mapping of str to value or None, default=None
+        Parameters of the rule; None means the defaults.
+    key : str, sequence of str or None, default=None
+        Key of the state dict in a PyTorch checkpoint, see `average`.
+
+    Returns
+    -------
+    dict of str to TensorSettings
+        For the parameter ``settings`` of `average` and `plan`.
+
+    Raises
+    ------
+    ValueError
+        If the member has no numbered layers.
+
+    Examples
+    --------
+    >>> names = ["emb.weight", "h.0.bias", "h.1.bias", "h.2.bias"]
+    >>> member = {name: np.zeros(1) for name in names}
+    >>> settings = weights_by_depth(member, [[0, 1], 1])
+    >>> settings["h.1.bias"].weights
+    [0.5, 1.0]
+    """
+    opened = read_layout(member, 0, key=key)
+    if not layer_stacks(opened.names):
+        raise ValueError(
+            f"weights by depth need numbered layers, such as model.layers.0.weight: "
+            f"{opened.name} has none; pass one weight for each member"
+        )
+    points = [np.atleast_1d(np.asarray(entry, np.float64)) for entry in weights]
+    depths = layer_depths(opened.names, after=1.0)
+    at = {
+        t: [float(np.interp(t, np.linspace(0, 1, len(p)), p)) for p in points]
+        for t in {*depths.values()}
+    }
+    return {n: TensorSettings(at[t], rule_params or {}) for n, t in depths.items()}
+
+
+def weight_ranges(
+    targets: Sequence[TensorPlan], weights: Float64
+) -> list[tuple[float, float]]:
+    """Smallest and largest weight of each member in the tensors of a result.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    weights : ndarray of shape (n_members,)
+        Weight of each member in tensors without settings.
+
+    Returns
+    -------
+    list of (float, float)
+    """
+    ranges: list[set[float]] = [set() for _ in weights]
+    for target in targets:
+        entry = target.settings
+        own = None if entry is None else np.asarray(entry.weights).tolist()
+        if target.action in ("combine", "average"):
+            for place, index in enumerate(target.by_member):
+                ranges[index].add(float(weights[index]) if own is None else own[place])
+    return [
+        (min(r, default=float(w)), max(r, default=float(w)))
+        for r, w in zip(ranges, weights, strict=True)
+    ]
+
+
+def common_params(
+    targets: Sequence[TensorPlan], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Parameters of the rule that are equal for all tensors, and names of the others.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    params : mapping of str to value
+        Parameters of the rule for tensors without settings.
+
+    Returns
+    -------
+    (dict, list of str)
+    """
+    combined = [t for t in targets if t.action == "combine"]
+    every = [t.params(params) for t in combined] or [params]
+    names = dict.fromkeys(name for entry in every for name in entry)
+    equal = {
+        name: every[0][name]
+        for name in names
+        if all(name in entry and entry[name] == every[0][name] for entry in every)
+    }
+    return equal, [name for name in names if name not in equal]
 
 
 def any_spans_model(

@@ -229,13 +229,16 @@ class Mixture:
     shared_experts : tuple of Expert, default=()
         Experts that are always used.
     gate_mode : str, default="hidden"
-        How the router is computed: "hidden", "cheap_embed", "random" or
-        "uniform_random".
+        How the router is computed: "hidden" (or "hidden_last"), "hidden_avg",
+        "cheap_embed", "random" or "uniform_random".
     experts_per_token : int, default=2
         Number of experts that are used for a token.
     architecture : str or None, default=None
         Architecture of the result, such as "mixtral" or "qwen"; None chooses the first
         that suits the models.
+    seed : int, default=0
+        Seed of random routers, and of the noise of experts; mergekit has an option of
+        its command for it.
     dtype : str or None, default=None
         Dtype of the result.
     name : str or None, default=None
@@ -254,6 +257,7 @@ class Mixture:
     gate_mode: str = "hidden"
     experts_per_token: int = 2
     architecture: str | None = None
+    seed: int = 0
     dtype: str | None = None
     name: str | None = None
     notes: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ NUMBERS = {
 
 
 def _every(config: Config, key: str, number: int) -> bool:
-    return (number + 1) % config[key] == 0
+    return bool((number + 1) % config[key] == 0)
 
 
 # Keys from which the kind of a layer is computed by its number: the function says

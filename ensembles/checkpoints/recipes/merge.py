@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import is_card
@@ -13,11 +12,20 @@ from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stack
 from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.merging.average import silent
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.recipes.document import Recipe, Settings, Source
+from ensembles.checkpoints.recipes.document import (
+    Mixture,
+    Module,
+    Recipe,
+    Settings,
+    Source,
+)
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.mixtures.mixture import plan_mixture
+from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
@@ -25,37 +33,48 @@ from ensembles.checkpoints.views.adapted import open_adapted
 
 
 def plan_recipe(
-    recipe: Recipe,
+    recipe: Recipe | Mixture,
     out: str | os.PathLike[str] | None = None,
     *,
     results: Mapping[str, Member] | None = None,
+    progress: Callable[[int], None] = silent,
     **options: Any,
 ) -> Plan:
     """Plan a merge.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge, as from `read_recipes`.
     out : path or None, default=None
         Path of the output, as in `plan`.
     results : mapping of str to path or Checkpoint, or None, default=None
         Results of other merges, by the names that the recipe has for them in place of
         paths; None means that all models are paths.
+    progress : callable, optional
+        Called with the number of bytes read since the last call, while the base of a
+        mixture of experts runs on the prompts.
     **options
         Options of `plan` that say how the result is written, such as ``memory``.
 
     Returns
     -------
     Plan
+        Of a mixture of experts, copies of the tensors of a single member.
 
     Raises
     ------
     FileNotFoundError
         If a model does not exist.
+    ImportError
+        If a router needs transformers, and it is not installed.
     ValueError
         If the models cannot be merged; the message lists all problems.
     """
+    if isinstance(recipe, Mixture):
+        return plan_mixture(
+            recipe, _opened(recipe, results or {}), out, progress=progress, **options
+        )
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
@@ -67,16 +86,14 @@ def plan_recipe(
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
-    if "shard_size" not in options and members[0].made_from and like.is_directory:
+    if options.get("shard_size") is None and members[0].made_from and like.is_directory:
         options["shard_size"] = _largest_part(like)
     planned = plan(
         members,
         out,
         base=inputs.base,
         rule=inputs.rule,
-        # Those of any tensor: the default scope of a rule may be the model.
-        rule_params=next((s.rule_params for s in inputs.settings.values()), {}),
-        settings=inputs.settings,
+        **_applied(inputs),
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
@@ -84,12 +101,25 @@ def plan_recipe(
     return replace(planned, notes=(*notes, *planned.notes))
 
 
-def sources_of(recipe: Recipe) -> Iterator[Source]:
+def _applied(inputs: Inputs) -> dict[str, Any]:
+    """Weights and parameters of the plan, and the settings of tensors that differ."""
+    settings = [*inputs.settings.values()]
+    if not settings:
+        return {}
+    first = settings[0]
+    if not inputs.has_gaps and all(entry == first for entry in settings):
+        return {"weights": first.weights, "rule_params": first.rule_params}
+    # The scope of the statistics is that of all tensors.
+    scope = {k: v for k, v in first.rule_params.items() if k == "scope"}
+    return {"rule_params": scope, "settings": inputs.settings}
+
+
+def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
     """All models that a recipe names, in its order, with repetitions.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge.
 
     Yields
@@ -97,7 +127,12 @@ def sources_of(recipe: Recipe) -> Iterator[Source]:
     Source
         A source without parameters stands for a base.
     """
-    parts = [recipe, *recipe.modules.values()]
+    if isinstance(recipe, Mixture):
+        yield Source(recipe.base_model, line=recipe.line)
+        for expert in (*recipe.experts, *recipe.shared_experts):
+            yield Source(expert.model, line=expert.line)
+        return
+    parts: list[Recipe | Module] = [recipe, *recipe.modules.values()]
     for part in parts:
         yield from part.models
         for entry in part.slices:
@@ -108,17 +143,23 @@ def sources_of(recipe: Recipe) -> Iterator[Source]:
         yield Source(recipe.base_model, line=recipe.line)
 
 
-def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoint]:
+def _opened(
+    recipe: Recipe | Mixture, results: Mapping[str, Member]
+) -> dict[str, Checkpoint]:
     """Each model of a recipe, opened once; one error for all that cannot be opened."""
     models: dict[str, Checkpoint] = {}
     errors: dict[str, Exception] = {}
     for source in sources_of(recipe):
         if source.model in models or source.model in errors:
             continue
-        member = results.get(source.model, source.model)
+        name, plus, adapter = source.model.partition("+")
+        result = results.get(name)
+        member: Member = source.model if result is None else result
+        if plus and isinstance(result, Checkpoint) and result.path is not None:
+            member = f"{result.path}+{adapter}"
         try:
             if isinstance(member, str):
-                member = Path(member)
+                member = model_path(member)
             models[source.model] = open_adapted(member, len(models))
         except (OSError, ValueError) as error:
             errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")

@@ -133,7 +133,8 @@ def _ties(values: Values) -> TensorSettings:
 
 
 def _random(values: Values) -> dict[str, Any]:
-    return {"rescale": "l1" if values.shared["rescale"] else None}
+    rescale = "l1" if values.shared["rescale"] else None
+    return {"rescale": rescale, "seed": int(values.shared["seed"])}
 
 
 def _dare_linear(values: Values) -> TensorSettings:
@@ -198,6 +199,8 @@ def _task_parameters(
 
 
 WEIGHT = Parameter("weight", of_model=True)
+# Not mergekit's, which ignores it in a recipe.
+SEED = Parameter("seed", default=0.0)
 RANDOM = (
     "the masks are drawn by another generator than mergekit's: equal in distribution, "
     "not entry by entry"
@@ -278,28 +281,28 @@ METHODS = {
     ),
     "dare_linear": Method(
         "dare_linear",
-        _task_parameters(rescale=True),
+        (*_task_parameters(rescale=True), SEED),
         _dare_linear,
         base="ancestor",
         note=RANDOM,
     ),
     "dare_ties": Method(
         "dare_ties",
-        _task_parameters(rescale=True),
+        (*_task_parameters(rescale=True), SEED),
         _dare_ties,
         base="ancestor",
         note=RANDOM,
     ),
     "della": Method(
         "della_ties",
-        _task_parameters(normalize=True, rescale=True, epsilon=0.15),
+        (*_task_parameters(normalize=True, rescale=True, epsilon=0.15), SEED),
         _della,
         base="ancestor",
         note=RANDOM,
     ),
     "della_linear": Method(
         "della_linear",
-        _task_parameters(rescale=True, epsilon=0.15),
+        (*_task_parameters(rescale=True, epsilon=0.15), SEED),
         _della_linear,
         base="ancestor",
         note=RANDOM,

@@ -252,6 +252,50 @@ def shape_problems(
                 )
 
 
+def absent_tensors(
+    origins: Mapping[str, Origin], module: StackedModule, like: Checkpoint
+) -> Iterator[str]:
+    """Problems of layers that lack tensors which the model needs in their place.
+
+    Parameters
+    ----------
+    origins : mapping of str to Origin
+        Origin of each tensor of the result.
+    module : StackedModule
+        The module.
+    like : Checkpoint
+        Model whose configuration the result has.
+
+    Yields
+    ------
+    str
+        One message for tensors that all layers of ``like`` have, and one for those
+        that its first layer alone has, such as a bias of relative positions.
+    """
+    layers = [{*layer} for layer in _by_layer(like, module.stack)]
+    if not layers:
+        return
+    everywhere = set.intersection(*layers)
+    first_alone = layers[0].difference(*layers[1:]) if len(layers) > 1 else set()
+    for number, part, _, _ in module.layers():
+        needed = everywhere | first_alone if number == 0 else everywhere
+        names = sorted(f"{module.stack}.{number}.{tensor}" for tensor in needed)
+        absent = [name for name in names if name not in origins]
+        extra = sorted(
+            name
+            for tensor in first_alone
+            if number and (name := f"{module.stack}.{number}.{tensor}") in origins
+        )
+        for tensors, what in ((absent, "lacks"), (extra, "must not have")):
+            if tensors:
+                yield (
+                    f"{part.line}: layer {number} of the result {what} "
+                    f"{listed(tensors)}, to be like layer {number} of {like.name}; "
+                    "choose other layers"
+                )
+                return
+
+
 def order_notes(module: StackedModule) -> Iterator[str]:
     """Note on the slices that tensors outside of the layers are merged from.
 

@@ -21,6 +21,7 @@ from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.slices import (
     Origin,
     StackedModule,
+    absent_tensors,
     main_stack,
     order_notes,
     origins_of,
@@ -103,6 +104,7 @@ def stacked(recipe: Recipe, method: Method, models: Mapping[str, Checkpoint]) ->
         for module in modules:
             origins |= origins_of(module, models, problems)
             problems += shape_problems(origins, module.stack, like, models)
+            problems += absent_tensors(origins, module, like) if not problems else ()
     notes = [note for module in modules for note in order_notes(module)]
     if not problems:
         like = _with_config(modules, like, models, notes, problems)
@@ -210,9 +212,7 @@ def _modules(
             stack, problem = main_stack(like, [n for n in like.names if n in own])
             problems += [f"{module.line}: {problem}"] * bool(problem)
         slices = module.slices or (_whole_slice(module, stack, models),)
-        shared = (recipe.parameters,)
-        if recipe.modules:
-            shared = (module.parameters, *shared)
+        shared = (*([module.parameters] if recipe.modules else []), recipe.parameters)
         outside = [n for n in own if not (stack and _in(n, stack))]
         found.append(StackedModule(stack, slices, shared, outside, module.line))
     return found

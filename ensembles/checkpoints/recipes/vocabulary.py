@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -23,13 +22,12 @@ from ensembles.checkpoints.vocabulary.chat_templates import (
     chosen_template,
     with_template,
 )
-from ensembles.checkpoints.vocabulary.embeddings import resized
-from ensembles.checkpoints.vocabulary.token_ids import (
-    ids_in_tokenizer_config,
-    with_token_ids,
+from ensembles.checkpoints.vocabulary.files import (
+    CONFIG,
+    with_tokenizer_files,
+    with_vocabulary,
 )
 from ensembles.checkpoints.vocabulary.tokenizer import (
-    FILES,
     PLAIN,
     Tokenizer,
     read_tokenizer,
@@ -42,7 +40,6 @@ from ensembles.checkpoints.vocabulary.union import (
 )
 from ensembles.regular_files import read_json
 
-CONFIG, GENERATION = "config.json", "generation_config.json"
 SHOWN = 3
 
 
@@ -99,7 +96,8 @@ def with_tokenizer(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Retokeni
         else:
             new = with_template(new, template)
     return Retokenized(
-        {name: _with_files(model, new) for name, model in changed.items()}, notes
+        {name: with_tokenizer_files(model, new) for name, model in changed.items()},
+        notes,
     )
 
 
@@ -159,26 +157,9 @@ def _merged(
     notes += _notes(entries, rows, new, settings.tokens, n_padding)
     n_rows = new.n_rows + n_padding
     return new, {
-        name: _with_configs(view, entries[name].tokenizer, new, origin, n_rows)
+        name: with_vocabulary(view, entries[name].tokenizer, new, origin, n_rows)
         for name, view in zip(models, views, strict=True)
     }
-
-
-def _with_configs(
-    model: Checkpoint, own: Tokenizer, new: Tokenizer, origin: Checkpoint, n_rows: int
-) -> Checkpoint:
-    """A model whose configurations have the ids and the size of a vocabulary."""
-    owner = origin.config or ids_in_tokenizer_config(new)
-    contents = {}
-    if CONFIG in model.files:
-        config = with_token_ids(resized(model.config, n_rows), own, new, owner)
-        contents[CONFIG] = _json(config)
-    if GENERATION in origin.files:
-        contents[GENERATION] = origin.read_file(GENERATION)
-    elif GENERATION in model.files:
-        generation = json.loads(model.read_file(GENERATION))
-        contents[GENERATION] = _json(with_token_ids(generation, own, new, owner))
-    return model.with_files(contents)
 
 
 def _tokenizer_at(origin: Checkpoint) -> Tokenizer:
@@ -314,15 +295,3 @@ def _notes(
             f"{n_padding} rows after the {new.n_rows} tokens are padding, the mean of "
             "the other rows"
         )
-
-
-def _with_files(model: Checkpoint, tokenizer: Tokenizer) -> Checkpoint:
-    """A model with the files of a tokenizer in place of its own."""
-    stale: dict[str, bytes | None] = {
-        name: None for name in model.files if FILES.fullmatch(name)
-    }
-    return model.with_files({**stale, **tokenizer.files})
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()

@@ -139,7 +139,7 @@ def _option_problems(plan: Plan) -> list[str]:
     problems = [
         f"--{name} {getattr(plan.options, name)!r}"
         for name, default in OPTIONS.items()
-        if getattr(plan.options, name) != default
+        if (getattr(plan.options, name) or default) != default
     ]
     checkpoints = [*plan.members, *([] if plan.base is None else [plan.base])]
     problems += [

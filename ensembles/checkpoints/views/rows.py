@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,49 @@ class GatheredRows:
         return round_to_dtype(total / np.count_nonzero(column >= 0), self.dtype)
 
 
-class MeanRow:
-    """Source of the mean of all rows of a tensor, computed when it is first read.
+class ComputedTensor:
+    """Source of a tensor that is computed when it is first read, and kept.
+
+    Parameters
+    ----------
+    compute : callable () -> ndarray
+        Function that returns the array.
+    tensors : sequence of Tensor
+        Tensors that it is computed from.
+    dtype : dtype
+        Dtype of the array.
+    shape : tuple of int
+        Its shape.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[], Array],
+        tensors: Sequence[Tensor],
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+    ) -> None:
+        self.tensor = Tensor(dtype, shape, self, 0)
+        self._compute, self._tensors = compute, tensors
+        self._lock = threading.Lock()
+        self._bytes: memoryview | None = None
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer with the bytes from ``offset`` on."""
+        with self._lock:
+            if self._bytes is None:
+                array = np.ascontiguousarray(self._compute())
+                self._bytes = array.view(np.uint8).reshape(-1).data
+        buffer[:] = self._bytes[offset : offset + len(buffer)]
+
+    def check_unchanged(self) -> None:
+        """Raise `ValueError` if a file was modified since it was opened."""
+        for source in {tensor.source for tensor in self._tensors}:
+            source.check_unchanged()
+
+
+def mean_row(tensor: Tensor, *, axis: int = 0) -> Tensor:
+    """Mean of all rows of a tensor, computed when it is first read.
 
     Parameters
     ----------
@@ -113,31 +154,15 @@ class MeanRow:
         Floating-point tensor.
     axis : int, default=0
         Axis of the rows; all axes before it have size 1.
+
+    Returns
+    -------
+    Tensor
+        With a single row.
     """
-
-    def __init__(self, tensor: Tensor, *, axis: int = 0) -> None:
-        self._of, self._axis = tensor, axis
-        self._lock = threading.Lock()
-        self._bytes: memoryview | None = None
-
-    @property
-    def tensor(self) -> Tensor:
-        """The mean as a tensor with a single row."""
-        shape = list(self._of.shape)
-        shape[self._axis] = 1
-        return Tensor(self._of.dtype, tuple(shape), self, 0)
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill the buffer with the bytes from ``offset`` on."""
-        with self._lock:
-            if self._bytes is None:
-                mean = round_to_dtype(_mean(self._of, self._axis), self._of.dtype)
-                self._bytes = np.ascontiguousarray(mean).view(np.uint8).data
-        buffer[:] = self._bytes[offset : offset + len(buffer)]
-
-    def check_unchanged(self) -> None:
-        """Raise `ValueError` if a file was modified since it was opened."""
-        self._of.source.check_unchanged()
+    shape = (*tensor.shape[:axis], 1, *tensor.shape[axis + 1 :])
+    compute = lambda: round_to_dtype(_mean(tensor, axis), tensor.dtype)  # noqa: E731
+    return ComputedTensor(compute, [tensor], tensor.dtype, shape).tensor
 
 
 def _mean(tensor: Tensor, axis: int) -> Float64:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.views.rows import MEAN, ZERO, GatheredRows, MeanRow
+from ensembles.checkpoints.views.rows import MEAN, ZERO, GatheredRows, mean_row
 from ensembles.checkpoints.vocabulary.embeddings import vocabulary_axes
 from ensembles.checkpoints.vocabulary.tokenizer import Tokenizer
 
@@ -217,7 +217,7 @@ def _gathered(
         row = np.where(keeps, own, choices.row)
         tensor = GatheredRows(parts, part, row, rows, axis=axis).tensor
         if n_padding:
-            mean = MeanRow(tensor, axis=axis).tensor
+            mean = mean_row(tensor, axis=axis)
             n_tokens = len(part)
             part = np.concatenate([np.zeros(n_tokens, int), np.ones(n_padding, int)])
             row = np.concatenate([np.arange(n_tokens), np.zeros(n_padding, int)])

@@ -66,7 +66,10 @@ SAID: list[tuple[str, str, dict[str, Any]]] = [
     (
         "dare_ties",
         "dare_ties",
-        {"has_base": True, "rule_params": {"zero_sum": "positive", "rescale": "l1"}},
+        {
+            "has_base": True,
+            "rule_params": {"zero_sum": "positive", "rescale": "l1", "seed": 7},
+        },
     ),
     (
         "breadcrumbs_linear",
@@ -130,7 +133,7 @@ UNSAID: list[tuple[str, dict[str, Any], str]] = [
         r"zero_sum='zero' of 'ties' \(ties has zero_sum='posi",
     ),
     ("ties", {"has_base": True}, "--param scope=tensor"),
-    ("dare_linear", {"has_base": True, "rule_params": {"seed": 1}}, "seed=1 of"),
+    ("dare_linear", {"has_base": True}, "rescale='expected' of"),
     ("karcher_mean", {"weights": W3}, "weights of 'karcher_mean', which karcher does"),
     ("mean", {"missing": "skip", "include": ["*"]}, "--missing 'skip', --include"),
     (

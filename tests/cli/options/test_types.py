@@ -106,7 +106,7 @@ def test_a_weight_of_a_path_that_is_no_number_is_reported(
 ) -> None:
     path = tmp_path / "a"
     path.write_text("")
-    message = f"weight of .*a must be a number such as .7, 70% or 1/3, found {text!r}"
+    message = rf"weight of .*a must be a number such as .7.* 0\.\.1, found {text!r}"
     with pytest.raises(click.UsageError, match=message):
         split_weights((f"{path}:{text}",))
 
@@ -123,3 +123,15 @@ def test_a_list_of_weights_with_spaces_is_told_how_to_be_written(
         split_weights(("a", "b", ".3"), [0.7])
     with pytest.raises(click.UsageError, match=r"write --weights 1,2,3"):
         split_weights(("a", "2,", "3"), [1.0])
+
+
+def test_weights_by_depth_have_two_dots_between_their_points(tmp_path: Path) -> None:
+    parsed = Weights().convert("0..1, 1,.5...25..1/2", None, None)
+    assert parsed == [(0.0, 1.0), 1.0, (0.5, 0.25, 0.5)]
+    assert split_weights(("../a:1..0", "b:50%")) == (["../a", "b"], [(1.0, 0.0), 0.5])
+    (tmp_path / "a").write_text("")
+    for text in ("0..", "..", "0..x"):
+        with pytest.raises(click.BadParameter, match="must be numbers"):
+            Weights().convert(f"{text},1", None, None)
+        with pytest.raises(click.UsageError, match="must be a number"):
+            split_weights((f"{tmp_path / 'a'}:{text}",))

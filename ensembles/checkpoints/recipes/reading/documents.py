@@ -61,12 +61,12 @@ OPTIONS = (
 )
 MISPLACED = {
     name: f"{name} has no effect here, as in mergekit, which reads it under parameters"
-    for name in (*PARAMETERS, *WITHOUT_EFFECT)
-}
-IGNORED = MISPLACED | {
+    for name in PARAMETERS
+} | WITHOUT_EFFECT
+IGNORED = {
     name: f"{name} has no effect in a recipe: it is an option of mergekit's command"
     for name in OPTIONS.split()
-}
+} | MISPLACED
 OF_MODEL = MISPLACED | {
     "layer_range": "layer_range has no effect under models, as in mergekit; write "
     "slices with sources"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 LARGEST_FILE = 1 << 20  # bytes; recipes of mergekit have some thousand
-LARGEST_DOCUMENT = 50_000  # entries, after aliases are expanded
+LARGEST_DOCUMENT = 20_000  # entries, after aliases are expanded
 DEEPEST = 50
 TAG = "tag:yaml.org,2002:"
 SCALARS = {f"{TAG}{name}" for name in ("str", "int", "float", "bool", "null")}

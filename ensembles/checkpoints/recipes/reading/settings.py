@@ -14,7 +14,8 @@ from ensembles.checkpoints.recipes.reading.fields import Fields, shown, suggesti
 # Parameters that mergekit reads, or that its earlier versions read, and their effect.
 WITHOUT_EFFECT = {
     "int8_mask": "int8_mask has no effect: masks are not stored",
-    "random_seed": "random_seed has no effect under parameters, as in mergekit",
+    "random_seed": "random_seed has no effect, as in mergekit; the masks of DARE and "
+    "DELLA follow from seed under parameters",
     "embed_slerp": "embed_slerp has no effect, as in mergekit 0.1: embeddings are "
     "merged like other tensors",
 }

@@ -1,0 +1,1 @@
+"""Mixtures of experts, built from dense models."""

@@ -1,0 +1,132 @@
+"""``ensemble merge`` as users type it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file, save_file
+
+from ensembles_cli.main import cli
+
+Merge = Callable[..., Result]
+LINEAR = """\
+merge_method: linear
+models:
+  - {model: a, parameters: {weight: 3}}
+  - {model: b, parameters: {weight: 1}}
+"""
+STAGES = f"""\
+{LINEAR}name: first
+---
+merge_method: task_arithmetic
+base_model: a
+models:
+  - {{model: first, parameters: {{weight: [0, 2], t: 1}}}}
+"""
+
+
+@pytest.fixture
+def merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Merge:
+    """Run the command in a folder with the models a and b, of two layers."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("a", 1.0), ("b", 5.0)):
+        Path(name).mkdir()
+        tensors = {f"h.{i}.w": np.full((2, 2), value, np.float32) for i in range(2)}
+        save_file(tensors, Path(name, "model.safetensors"), {"format": "pt"})
+        Path(name, "config.json").write_text('{"model_type": "x", "n_layer": 2}')
+
+    def run(recipe: str, *arguments: object) -> Result:
+        Path("recipe.yml").write_text(recipe)
+        return CliRunner().invoke(
+            cli, ["merge", "recipe.yml", "-o", "out", *map(str, arguments)]
+        )
+
+    return run
+
+
+def values(folder: str = "out") -> list[float]:
+    tensors = load_file(Path(folder, "model.safetensors"))
+    return [float(tensors[f"h.{i}.w"][0, 0]) for i in range(2)]
+
+
+def test_a_recipe_is_carried_out(merge: Merge) -> None:
+    result = merge(LINEAR)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("wrote out/: mean of 2 members, 2 tensors")
+    assert "member a (weight 3)" in result.stderr
+    assert values() == [2, 2]
+
+
+def test_merges_are_models_of_the_next_ones(merge: Merge, tmp_path: Path) -> None:
+    result = merge(STAGES, "--keep", "stages")
+    assert result.exit_code == 0, result.stderr
+    assert "note: recipe.yml:10: t has no effect with task_arithmetic" in result.stderr
+    assert values("stages/first") == [2, 2]
+    assert values() == [1, 3]
+    assert merge(STAGES, "--force").exit_code == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a", "b", "out", "recipe.yml", "stages"}
+
+
+def test_a_plan_is_printed_and_nothing_written(merge: Merge, tmp_path: Path) -> None:
+    result = merge(LINEAR.replace("1}", "[1, 2]}"), "--plan", "--json")
+    plan = json.loads(result.stdout)
+    assert plan["rule"] == "mean"
+    assert [member["member"] for member in plan["members"]] == ["a", "b"]
+    assert "mean" in merge(LINEAR, "--plan").stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_problems_are_one_error_with_their_lines(merge: Merge) -> None:
+    result = merge(LINEAR.replace("models:", "modles:").replace("linear", "lineer"))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    for problem in (
+        "recipe.yml:1: merge_method 'lineer' is unknown; did you mean 'linear'?",
+        "recipe.yml:2: a recipe has no entry 'modles'; did you mean 'models'?",
+    ):
+        assert problem in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("recipe", [LINEAR.replace("b,", "org/none,"), "- a", "\x00"])
+def test_what_cannot_be_merged_writes_nothing(
+    recipe: str, merge: Merge, tmp_path: Path
+) -> None:
+    result = merge(recipe)
+    assert result.exit_code == 1
+    assert "recipe.yml:" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_there_is_named_with_its_line(merge: Merge) -> None:
+    result = merge(LINEAR.replace("b,", "org/none,"))
+    assert "recipe.yml:4: no model at org/none, and none in the cache" in result.stderr
+    assert "hf download org/none" in result.stderr
+
+
+def test_a_missing_recipe_is_an_error(merge: Merge) -> None:
+    result = CliRunner().invoke(cli, ["merge", "none.yml", "-o", "out"])
+    assert result.exit_code == 1
+    assert "none.yml" in result.stderr
+
+
+def test_a_result_is_replaced_only_by_force(merge: Merge) -> None:
+    assert merge(LINEAR).exit_code == 0
+    assert merge(LINEAR).exit_code == 1
+    assert merge(LINEAR, "--force").exit_code == 0
+
+
+def test_an_average_is_saved_as_a_recipe_that_merges_the_same(merge: Merge) -> None:
+    arguments = ["avg", "a:3", "b:1", "-o", "average", "--save-recipe", "saved.yml"]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    assert merge(Path("saved.yml").read_text()).exit_code == 0
+    assert values("average") == values() == [2, 2]
+    result = CliRunner().invoke(cli, [*arguments, "--missing", "skip", "--force"])
+    assert result.exit_code == 1
+    assert "cannot say --missing 'skip'" in result.stderr
