@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from ensembles_cli.main import cli
+from tests.checkpoints.recipes.mixtures.dense import save_dense
 
 Merge = Callable[..., Result]
 LINEAR = """\
@@ -71,6 +72,20 @@ def test_merges_are_models_of_the_next_ones(merge: Merge, tmp_path: Path) -> Non
     assert merge(STAGES, "--force").exit_code == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a", "b", "out", "recipe.yml", "stages"}
+
+
+def test_a_mixture_of_experts_is_made_of_dense_models(merge: Merge) -> None:
+    for seed, name in enumerate(("base", "one", "two")):
+        save_dense(Path(name), seed)
+    result = merge(
+        "base_model: base\ngate_mode: random\n"
+        "experts: [{source_model: one}, {source_model: two}]\n"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "mixture of one, two on base" in result.stdout
+    assert "note: of the experts, only the MLPs are used" in result.stderr
+    config = json.loads(Path("out", "config.json").read_text())
+    assert config["architectures"] == ["MixtralForCausalLM"]
 
 
 def test_a_plan_is_printed_and_nothing_written(merge: Merge, tmp_path: Path) -> None:

@@ -142,9 +142,10 @@ PROBLEMS = {
     "merge_method: slerp\nbase_model: a\nmodels:\n- model: a\n- model: b\n": [
         "3: slerp needs t; add it under parameters"
     ],
-    TIES + "models:\n- model: base\n": [
-        "4: ties merges at least 1 models beside the base, found 0"
+    "merge_method: model_stock\nbase_model: a\nmodels:\n- model: b\n": [
+        "3: model_stock needs at least 2 models beside the base, found 1"
     ],
+    GOOD.replace("linear", "passthrough"): ["2: passthrough needs 1 model, found 2"],
     TIES.replace("base_model: base\n", "") + "models:\n- model: a\n": [
         "3: ties needs base_model"
     ],
