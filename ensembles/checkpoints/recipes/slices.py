@@ -25,7 +25,7 @@ class Origin(NamedTuple):
     tensors : tuple of str or None
         Name of the tensor in the model of each source; None if it has no such tensor.
     part : Slice
-        Slice that the tensor lies in, with its sources and parameters.
+        Slice of the tensor, with its sources and parameters.
     shared : tuple of mapping
         Parameters of the slice, of its module and of the merge.
     t : float

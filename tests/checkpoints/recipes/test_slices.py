@@ -175,7 +175,7 @@ ONE = "  - sources: [{{model: {}, layer_range: [{}]}}]\n"
         ),
         (
             ONE.format("none", "0, 4") + ONE.format("neither", "0, 1"),
-            r"recipe.yml:2: no checkpoint at none\n.*yml:3: no checkpoint at neither",
+            r"recipe.yml:2: no model at none\n.*yml:3: no model at neither",
         ),
         (
             ONE.format("flat", "0, 1"),
