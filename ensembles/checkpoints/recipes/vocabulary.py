@@ -87,9 +87,9 @@ def with_tokenizer(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Retokeni
         return _with_tokenizer(recipe, models)
     except ValueError as error:
         line = recipe.tokenizer.line if recipe.tokenizer else recipe.line
-        place = f"{recipe.path}:"
+        prefix = f"{recipe.path}:"
         problems = [
-            text if text.startswith(place) else f"{place}{line}: {text}"
+            text if text.startswith(prefix) else f"{prefix}{line}: {text}"
             for text in str(error).splitlines()
         ]
         raise ValueError("\n".join(problems)) from None
