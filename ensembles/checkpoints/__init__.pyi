@@ -1,4 +1,9 @@
 from .adapters.average import average_adapters as average_adapters
+from .adapters.conversion.application import apply_adapter as apply_adapter
+from .adapters.conversion.application import plan_application as plan_application
+from .adapters.conversion.extraction import ExtractedModule as ExtractedModule
+from .adapters.conversion.extraction import ExtractionReport as ExtractionReport
+from .adapters.conversion.extraction import extract_adapter as extract_adapter
 from .adapters.plan import AdapterPlan as AdapterPlan
 from .adapters.plan import plan_adapters as plan_adapters
 from .adapters.writing import AdapterReport as AdapterReport
