@@ -239,6 +239,23 @@ def test_whole_tensors_are_averaged_if_the_coefficients_sum_to_one(
         plan_adapters([*paths, bare], tmp_path / "sum")
 
 
+def test_weights_of_the_base_beside_updates_are_copied(tmp_path: Path) -> None:
+    """PEFT stores the weight of an embedding that has an update."""
+    name = f"{PREFIX}model.layers.0.q_proj.base_layer.weight"
+    weight = np.ones((7, 6), np.float32)
+    paths = [
+        save_peft(tmp_path / f"{i}", factors(i), {name: weight + (i == 2)})
+        for i in range(3)
+    ]
+    out = tmp_path / "out"
+    average_adapters(paths[:2], out, rule="task_arithmetic", weights=[1, -1])
+    assert np.array_equal(load_file(out / "adapter_model.safetensors")[name], weight)
+    updates = [peft_updates(path) for path in paths]
+    assert_same(peft_updates(out), weighted(updates[:2], [1, -1]))
+    with pytest.raises(ValueError, match=r"different tensors .*base_layer.weight'"):
+        average_adapters(paths, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [
