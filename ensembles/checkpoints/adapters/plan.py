@@ -213,6 +213,8 @@ def plan_adapters(
         force=force,
         notes=tuple(_notes(renamed, naming)),
     )
+    if note := _rounding_note(planned):
+        planned = replace(planned, notes=(*planned.notes, note))
     problems = [] if planned.is_copy else [a.reason for a in adapters if a.reason]
     problems += [*mismatches(renamed), *_replaced_problems(adapters, checked)]
     checkpoints = [adapter.checkpoint for adapter in adapters]
@@ -307,6 +309,19 @@ def _sums(adapters: Sequence[Adapter], factors: Float64) -> list[ModuleSum]:
             coefficient = float(factors[index]) * update.scale
             terms.setdefault(name, []).append(Term(index, update, coefficient))
     return [ModuleSum(name, tuple(found)) for name, found in terms.items()]
+
+
+def _rounding_note(plan: AdapterPlan) -> str:
+    """Note on second factors that are multiplied and rounded to a short format."""
+    for module in plan.sums:
+        dtype = plan.dtype or module.first.b.dtype
+        factors = {term.coefficient for term in module.terms}
+        if plan.is_exact and len(factors) > 1 and dtype.itemsize < 4:
+            return (
+                f"the factors are multiplied and rounded to {dtype}; pass "
+                "dtype='float32' (--dtype float32) for a sum that is exact to float32"
+            )
+    return ""
 
 
 def _notes(adapters: Sequence[Adapter], naming: Naming) -> list[str]:

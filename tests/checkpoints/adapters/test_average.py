@@ -392,3 +392,20 @@ def test_wrong_options_are_refused(
     paths = [save_peft(tmp_path / f"{i}", factors(i)) for i in range(2)]
     with pytest.raises(ValueError, match=message):
         average_adapters(paths, tmp_path / "out", **options)
+
+
+def test_rounding_to_a_short_format_is_noted_only_if_it_happens(tmp_path: Path) -> None:
+    short = {m: (a.astype("f2"), b.astype("f2")) for m, (a, b) in factors(0).items()}
+    other = {m: (a.astype("f2"), b.astype("f2")) for m, (a, b) in factors(1).items()}
+    paths = [save_peft(tmp_path / "a", short), save_peft(tmp_path / "b", other)]
+
+    def is_noted(**options: Any) -> bool:
+        notes = plan_adapters(paths, tmp_path / "out", **options).notes
+        return any("rounded to float16" in note for note in notes)
+
+    assert not is_noted()
+    assert is_noted(weights=[1, 2])
+    assert not is_noted(weights=[1, 2], dtype="float32")
+    expected = weighted([peft_updates(path) for path in paths], [1 / 3, 2 / 3])
+    average_adapters(paths, tmp_path / "out", weights=[1, 2], dtype="float32")
+    assert_same(peft_updates(tmp_path / "out"), expected)
