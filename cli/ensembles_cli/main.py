@@ -34,6 +34,7 @@ COMMANDS = {
     "selections": "ensembles_cli.listing.selections",
     "similar": "ensembles_cli.similar",
     "soup": "ensembles_cli.soup",
+    "transplant": "ensembles_cli.transplant",
     "verify": "ensembles_cli.inspection.verify",
 }
 
@@ -48,6 +49,7 @@ ALIASES = {
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score"), "evaluate"),
     **dict.fromkeys(("methods", "list"), "rules"),
+    **dict.fromkeys(("tokensurgeon", "tokenizer", "retokenize"), "transplant"),
     **dict.fromkeys(("show", "info", "summary", "tree"), "inspect"),
     **dict.fromkeys(("delta", "difference"), "diff"),
     **dict.fromkeys(("draw", "figure", "landscape", "curve"), "plot"),
@@ -129,6 +131,7 @@ SUMMARIES = {
     "selections": "List the ways to choose weights by a score.",
     "similar": "Compute cosine similarities between texts.",
     "soup": "Choose checkpoints by your own score, and average them.",
+    "transplant": "Give a model the tokenizer of another one.",
     "verify": "Verify a result against the digests in its metadata.",
 }
 

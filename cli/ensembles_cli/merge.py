@@ -70,7 +70,9 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    staged = checkpoints.plan_recipes(checkpoints.read_recipes(recipe), out, **options)
+    recipes = checkpoints.read_recipes(recipe)
+    with bar("planning", None) as progress:  # a mixture's base runs on its prompts
+        staged = checkpoints.plan_recipes(recipes, out, progress=progress, **options)
     plan = staged.plans[-1]
     members = [
         checkpoints.RunCheckpoint(path=Path(member.name)) for member in plan.members

@@ -225,11 +225,6 @@ def directional_coefficients(
     Returns
     -------
     ndarray of shape (n_members,)
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not valid, or a squared length is out of the range of float64.
     """
     if not isinstance(normalize, bool):
         raise ValueError(
@@ -359,11 +354,6 @@ def row_coefficients(rows: Float64, t: float) -> Float64:
     Returns
     -------
     ndarray of shape (2, n_rows)
-
-    Raises
-    ------
-    ValueError
-        If a squared length is out of the range of float64.
     """
     sums = row_products(rows)
     squares, products = sums[:2], sums[2]

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from ensembles_cli.main import cli
+from tests.checkpoints.recipes.mixtures.dense import save_dense
 
 Merge = Callable[..., Result]
 LINEAR = """\
@@ -73,6 +74,20 @@ def test_merges_are_models_of_the_next_ones(merge: Merge, tmp_path: Path) -> Non
     assert names == {"a", "b", "out", "recipe.yml", "stages"}
 
 
+def test_a_mixture_of_experts_is_made_of_dense_models(merge: Merge) -> None:
+    for seed, name in enumerate(("base", "one", "two")):
+        save_dense(Path(name), seed)
+    result = merge(
+        "base_model: base\ngate_mode: random\n"
+        "experts: [{source_model: one}, {source_model: two}]\n"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "mixture of one, two on base" in result.stdout
+    assert "note: of the experts, only the MLPs are used" in result.stderr
+    config = json.loads(Path("out", "config.json").read_text())
+    assert config["architectures"] == ["MixtralForCausalLM"]
+
+
 def test_a_plan_is_printed_and_nothing_written(merge: Merge, tmp_path: Path) -> None:
     result = merge(LINEAR.replace("1}", "[1, 2]}"), "--plan", "--json")
     plan = json.loads(result.stdout)
@@ -83,12 +98,14 @@ def test_a_plan_is_printed_and_nothing_written(merge: Merge, tmp_path: Path) -> 
 
 
 def test_all_problems_are_one_error_with_their_lines(merge: Merge) -> None:
-    result = merge(LINEAR.replace("models:", "modles:").replace("linear", "lineer"))
+    result = merge(
+        LINEAR.replace("models:\n", "modelss:\n").replace("linear", "lineer")
+    )
     assert result.exit_code == 1
     assert result.stdout == ""
     for problem in (
         "recipe.yml:1: merge_method 'lineer' is unknown; did you mean 'linear'?",
-        "recipe.yml:2: a recipe has no entry 'modles'; did you mean 'models'?",
+        "recipe.yml:2: a recipe has no entry 'modelss'; did you mean 'models'?",
     ):
         assert problem in result.stderr
     assert "Traceback" not in result.stderr

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.adapters.linear_rules import coefficients
+from ensembles.checkpoints.adapters.linear_rules import RuleOfUpdates, rule_of_updates
 from ensembles.checkpoints.adapters.matching import (
     in_naming,
     mismatches,
@@ -42,14 +42,9 @@ class AdapterPlan:
     ----------
     members : tuple of Adapter
         Opened adapters, with the names of their files.
-    rule : str
-        Name of the linear rule.
-    rule_params : dict
-        Parameters of the rule, by name.
-    weights : ndarray of shape (n_members,)
-        Weight of each adapter, not normalized.
-    coefficients : ndarray of shape (n_members,)
-        Factor of the update of each adapter.
+    rule : RuleOfUpdates
+        Rule with its parameters, the weights of the adapters and the factors of their
+        updates.
     sums : tuple of ModuleSum
         Updates of each module, with the names of the result.
     replaced : dict of str to tuple of Tensor
@@ -83,10 +78,7 @@ class AdapterPlan:
     """
 
     members: tuple[Adapter, ...]
-    rule: str
-    rule_params: dict[str, Any]
-    weights: Float64
-    coefficients: Float64
+    rule: RuleOfUpdates
     sums: tuple[ModuleSum, ...]
     replaced: dict[str, tuple[Tensor, ...]]
     is_copy: bool
@@ -117,6 +109,11 @@ class AdapterPlan:
         """Whether a second factor of an adapter has a bias."""
         terms = (term for module in self.sums for term in module.terms)
         return any(term.update.bias is not None for term in terms)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the factors of the adapters are stacked, in linear rules."""
+        return self.rule.is_linear and not self.compresses
 
     @property
     def compresses(self) -> bool:
@@ -163,14 +160,15 @@ def plan_adapters(
             f"members must be a sequence of adapters, found {members!r:.80}"
         )
     _check_ranks(rank, energy)
-    params = dict(rule_params or {})
     adapters = [open_adapter(member, index) for index, member in enumerate(members)]
-    checked, factors = coefficients(rule, weights, len(adapters), params)
+    checked = rule_of_updates(rule, weights, len(adapters), rule_params or {})
+    factors = checked.coefficients
     path = resolved_link(out, force=force)
     assert path is not None  # out is not None
     naming = _naming(adapters, path)
     is_copy = (
         len(adapters) == 1
+        and checked.is_linear
         and factors[0] == 1
         and rank is None
         and energy is None
@@ -178,7 +176,7 @@ def plan_adapters(
     )
     problems = [] if is_copy else [a.reason for a in adapters if a.reason]
     renamed = in_naming(adapters, naming)
-    problems += [*mismatches(renamed), *_replaced_problems(adapters, factors)]
+    problems += [*mismatches(renamed), *_replaced_problems(adapters, checked)]
     checkpoints = [adapter.checkpoint for adapter in adapters]
     tensors = [tensor for c in checkpoints for tensor in c.layout.values()]
     n_read = sum(tensor.nbytes for tensor in tensors)
@@ -194,10 +192,7 @@ def plan_adapters(
     first = adapters[0]
     return AdapterPlan(
         members=tuple(adapters),
-        rule=rule,
-        rule_params=params,
-        weights=checked,
-        coefficients=factors,
+        rule=checked,
         sums=tuple(_sums(renamed, factors)),
         replaced={
             stored: tuple(adapter.replaced[name] for adapter in adapters)
@@ -252,17 +247,27 @@ def _naming(adapters: Sequence[Adapter], out: Path) -> Naming:
     return "diffusers" if adapters[0].naming == "diffusers" else "kohya"
 
 
-def _replaced_problems(adapters: Sequence[Adapter], factors: Float64) -> list[str]:
+def _replaced_problems(adapters: Sequence[Adapter], rule: RuleOfUpdates) -> list[str]:
     """Reasons why the tensors that replace those of the base have no average."""
+    biases = [
+        a for a in adapters if any(u.bias is not None for u in a.updates.values())
+    ]
+    if biases and not rule.is_linear:
+        return [
+            f"{biases[0].name} has biases of second factors (lora_bias), which the "
+            f"rule {rule.name!r} does not merge; use the rule 'mean'"
+        ]
     names = dict.fromkeys(name for adapter in adapters for name in adapter.replaced)
     if not names:
         return []
     shown = next(iter(names))
-    if abs(float(factors.sum()) - 1) > NEAR:
+    total = float(rule.coefficients.sum()) if rule.is_linear else float("nan")
+    if not abs(total - 1) <= NEAR:
         return [
             f"tensor {shown!r} replaces that of the base, which the adapters do not "
-            f"have: its weighted sum needs coefficients that sum to 1, found "
-            f"{factors.sum():g}; use the rule 'mean', or apply the adapters to the base"
+            f"have: it needs a weighted sum with coefficients that sum to 1, found "
+            f"{total:g} by the rule {rule.name!r}; use the rule 'mean', or apply the "
+            "adapters to the base"
         ]
     problems = []
     for name in names:

@@ -227,7 +227,7 @@ def _write_tensors(
 
     map_threads(merged, lambda: write, plan.threads)
     means = plan.replaced
-    weights = plan.weights if plan.rule == "mean" else plan.coefficients
+    weights = plan.rule.weights if plan.rule.name == "mean" else plan.rule.coefficients
     if plan.is_copy:
         layout = plan.members[0].checkpoint.layout
         means = {name: (tensor,) for name, tensor in layout.items()}

@@ -29,6 +29,9 @@ GRAVE = re.compile(
     r"|vocab$|word_weight|cumulative|stop_words|lower_case|structure|module classes).*"
 )
 CARD = "README.md"
+MATCHED = (
+    "; a recipe with 'tokenizer_source: union' (ensemble merge) matches them by token"
+)
 IS_CARD = re.compile(r"(readme|model_?card)([._-][\w-]+)*\.(md|rst|txt)", re.I)
 CARDS = re.compile(r".*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
 
@@ -126,13 +129,14 @@ def _tokenizer_notes(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
         yield (
             f"the tokenizers cannot be compared: {first.name} has "
             f"{', '.join(first_files)}, {MEMBER} has {', '.join(member_files)}; rows "
-            "of their embeddings may mean different words"
+            f"of their embeddings may mean different words{MATCHED}"
         )
     for name in shared:
         if not _is_same_file(first, member, name):
             yield (
                 f"the tokenizers differ: {name} of {MEMBER} is not the same as that of "
                 f"{first.name}; rows of their embeddings may mean different words"
+                f"{MATCHED}"
             )
 
 

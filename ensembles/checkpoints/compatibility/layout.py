@@ -401,7 +401,8 @@ def _vocabulary_hint(name: str) -> str:
     patterns = ["*embed*", "*lm_head*"] if usual_patterns else [name]
     options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
     return (
-        "; the vocabularies differ in size: resize one to the rows of the other, or "
+        "; the vocabularies differ in size: match their rows by token, in a recipe "
+        "with 'tokenizer_source: union' (ensemble merge), or "
         f"pass exclude={patterns} ({options}) to leave such tensors out"
     )
 

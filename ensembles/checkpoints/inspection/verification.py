@@ -12,10 +12,14 @@ from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.member_moments import MomentsSource
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.directories.adapter_files import has_adapter
+from ensembles.checkpoints.directories.adapter_files import (
+    has_adapter,
+    open_with_adapters,
+)
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys, Tensor
 from ensembles.checkpoints.formats.detection import read_metadata
+from ensembles.checkpoints.inspection.adapter_members import verify_adapters
 from ensembles.checkpoints.inspection.findings import Verification
 from ensembles.checkpoints.inspection.result_files import (
     verify_card,
@@ -116,7 +120,9 @@ def verify(
     if result.is_directory:
         verify_recipes(found, result)
         verify_card(found)
-    if members or moments or base is not None:
+    if members and found.recipe.get("adapters"):
+        verify_adapters(found, members, n_threads, progress)
+    elif members or moments or base is not None:
         planned = _planned(found, result, members, base, moments, key)
         _verify_members(found, planned, moments, tensors, n_threads, progress)
         if result.is_directory and planned.members[0].is_directory:
@@ -132,7 +138,7 @@ def _opened(out: str | os.PathLike[str], key: Keys) -> Checkpoint:
     if isinstance(recorded, list) and recorded and {*map(type, recorded)} == {str}:
         return open_checkpoint(out, 0, key=tuple(recorded))
     try:
-        return open_checkpoint(out, 0)
+        return open_with_adapters(out, 0)
     except ValueError:
         if not key:
             raise

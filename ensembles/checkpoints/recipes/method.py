@@ -88,10 +88,11 @@ class Method:
         Returns
         -------
         (list of Source, Source or None)
+            Without other models the base is the only member, which is copied.
         """
         bases = [source for source in sources if source.model == base_model]
         others = [source for source in sources if source.model != base_model]
-        if self.base == "member":
+        if self.base == "member" or not others:
             return list(sources), None
         if self.base == "first":
             return [*bases, *others], None
@@ -111,6 +112,8 @@ class Method:
         -------
         str
         """
+        if self.base == "ancestor" and not has_base:
+            return "mean"
         if self.base == "optional" and has_base:
             return self.rule_with_base
         if self.rule_of_sums and any(
@@ -154,6 +157,8 @@ def tensor_settings(
     ValueError
         If a required parameter has no value for the tensor.
     """
+    if method.base == "ancestor" and rule == "mean":
+        return TensorSettings([1.0])
     values: dict[str, Any] = {}
     of_models: dict[str, list[Any]] = {}
     for parameter in method.parameters:

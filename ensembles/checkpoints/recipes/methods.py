@@ -182,15 +182,22 @@ def _breadcrumbs_ties(values: Values) -> TensorSettings:
 
 
 def _task_parameters(
-    *, normalize: bool = False, rescale: bool = False, **of_models: float
+    *,
+    normalize: bool = False,
+    rescale: bool = False,
+    trims: bool = False,
+    **of_models: float,
 ) -> tuple[Parameter, ...]:
-    """Parameters that the methods with task vectors have in mergekit."""
+    """Parameters that the methods with task vectors have in mergekit.
+
+    Trimmed task vectors cannot be rescaled.
+    """
     return (
         Parameter("weight", of_model=True),
         Parameter("density", default=1.0, of_model=True),
         Parameter("lambda", default=1.0),
         Parameter("normalize", "boolean", normalize),
-        Parameter("rescale", "boolean", rescale),
+        Parameter("rescale", "boolean", rescale, is_refused=trims),
         *(
             Parameter(name, default=value, of_model=True)
             for name, value in of_models.items()
@@ -277,7 +284,11 @@ METHODS = {
         "task_arithmetic", _task_parameters(), _sum_of_task_vectors, base="ancestor"
     ),
     "ties": Method(
-        "ties", _task_parameters(normalize=True), _ties, base="ancestor", note=LARGEST
+        "ties",
+        _task_parameters(normalize=True, trims=True),
+        _ties,
+        base="ancestor",
+        note=LARGEST,
     ),
     "dare_linear": Method(
         "dare_linear",
@@ -309,14 +320,14 @@ METHODS = {
     ),
     "breadcrumbs": Method(
         "breadcrumbs_linear",
-        _task_parameters(gamma=0.01),
+        _task_parameters(trims=True, gamma=0.01),
         _breadcrumbs,
         base="ancestor",
         note=LARGEST,
     ),
     "breadcrumbs_ties": Method(
         "breadcrumbs_ties",
-        _task_parameters(gamma=0.01),
+        _task_parameters(trims=True, gamma=0.01),
         _breadcrumbs_ties,
         base="ancestor",
         note=LARGEST,

@@ -30,12 +30,15 @@ class Parameter:
         Value where the recipe has none.
     of_model : bool, default=False
         Whether each model has a value of its own.
+    is_refused : bool, default=False
+        Whether values other than the default are errors, because no rule has them.
     """
 
     name: str
     kind: Literal["number", "boolean", "any"] = "number"
     default: Any = REQUIRED
     of_model: bool = False
+    is_refused: bool = False
 
     def convert(self, value: Any) -> Any:
         """Value in the parameter's type.
@@ -52,13 +55,18 @@ class Parameter:
         Raises
         ------
         ValueError
-            If the value is of another type.
+            If the value is of another type, or not available.
         """
         if self.kind == "any":
             return value
         converted = _as_number(value) if self.kind == "number" else _as_boolean(value)
         if converted is None:
             raise ValueError(f"{self.name} must be a {self.kind}, found {value!r:.60}")
+        if self.is_refused and converted != self.default:
+            raise ValueError(
+                f"{self.name} must be {str(self.default).lower()} for this "
+                f"merge_method, found {value!r:.60}; other values are not available"
+            )
         return converted
 
 

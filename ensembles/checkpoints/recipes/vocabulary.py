@@ -136,15 +136,15 @@ def _merged(
     base = recipe.base_model or next(iter(models))
     entries = {name: model_of(models[name], tokenizers[name]) for name in models}
     origin = _origin(recipe, models)
+    stored = tokenizers[base]
     if settings.source in ("union", "base"):
-        new = without_tokens(tokenizers[base], entries[base].n_rows)
+        new = without_tokens(stored, entries[base].n_rows)
     else:
-        new = _tokenizer_at(origin)
+        new = stored = _tokenizer_at(origin)
     if settings.source == "union":
         new = _union(new, base, entries, notes)
-    new = with_tokens(
-        new, dict.fromkeys(settings.tokens.keys() - new.ids.keys(), PLAIN)
-    )
+    tokens = [token for token in settings.tokens if token not in new.ids]
+    new = with_tokens(new, dict.fromkeys(tokens, PLAIN))
     n_padding = -new.n_rows % (settings.pad_to_multiple_of or 1)
     rows = token_rows([*entries.values()], new.ids)
     views = aligned(
@@ -155,6 +155,12 @@ def _merged(
         n_padding=n_padding,
     )
     notes += _notes(entries, rows, new, settings.tokens, n_padding)
+    stale = [name for name in stored.files if name not in new.files]
+    if stale:
+        notes.append(
+            f"{listed(stale)} of {stored.name} are left out: they have other tokens "
+            "than the tokenizer.json of the result"
+        )
     n_rows = new.n_rows + n_padding
     return new, {
         name: with_vocabulary(view, entries[name].tokenizer, new, origin, n_rows)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles.checkpoints.compatibility.tied_weights import EMBEDDING, HEAD
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.views.rows import MEAN, ZERO, GatheredRows, mean_row
 from ensembles.checkpoints.vocabulary.embeddings import vocabulary_axes
@@ -142,6 +143,7 @@ def aligned(
     ValueError
         If the rows of the models have different shapes; the message lists all tensors.
     """
+    models = _with_tied_heads(models)
     layouts = [dict(model.checkpoint.layout) for model in models]
     problems: list[str] = []
     for name in dict.fromkeys(name for model in models for name in model.axes):
@@ -164,6 +166,41 @@ def aligned(
         replace(model.checkpoint, layout=layout, order=model.checkpoint.names)
         for model, layout in zip(models, layouts, strict=True)
     ]
+
+
+def _with_tied_heads(models: Sequence[Model]) -> list[Model]:
+    """Models with an output layer of their own where another one has it.
+
+    Rows of tokens that a model lacks are those of the other output layer, and not of
+    the embeddings that its own is tied to.
+    """
+    heads = {n: a for model in models for n, a in model.axes.items() if _is_head(n)}
+    changed = []
+    for model in models:
+        stored = model.checkpoint
+        embeddings = [n for n in model.axes if EMBEDDING.fullmatch(n)]
+        added = {n: a for n, a in heads.items() if stored.tensor(n) is None}
+        holders = [other.checkpoint for other in models if added.keys() & other.axes]
+        if added and embeddings and any(_ties(stored, other) for other in holders):
+            tied = stored.layout[embeddings[0]]
+            layout = {**stored.layout, **dict.fromkeys(added, tied)}
+            axes = {**model.axes, **added}
+            model = model._replace(checkpoint=replace(stored, layout=layout), axes=axes)
+        changed.append(model)
+    return changed
+
+
+def _is_head(name: str) -> bool:
+    return name.endswith("weight") and HEAD.fullmatch(name) is not None
+
+
+def _ties(model: Checkpoint, other: Checkpoint) -> bool:
+    """Whether loading ties the output layer of a model that does not store it."""
+    for config in (model.config, model.config.get("text_config")):
+        if isinstance(config, dict) and "tie_word_embeddings" in config:
+            return bool(config["tie_word_embeddings"])
+    architectures = model.config.get("architectures")
+    return bool(architectures) and architectures == other.config.get("architectures")
 
 
 class _Choices(NamedTuple):

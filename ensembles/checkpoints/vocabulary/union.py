@@ -12,7 +12,6 @@ from ensembles.checkpoints.vocabulary.tokenizer import (
     PLAIN,
     TOKENIZER,
     Tokenizer,
-    parse_tokenizer,
     token_ids,
 )
 
@@ -155,7 +154,8 @@ def rewritten(tokenizer: Tokenizer, data: Mapping[str, Any]) -> Tokenizer:
             for entry in data["added_tokens"]
         }
         files[CONFIG] = _encoded(config)
-    return parse_tokenizer(tokenizer.name, files)
+    added = {entry["content"]: entry for entry in data["added_tokens"]}
+    return Tokenizer(tokenizer.name, ids, added, files)
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from ensembles._typing import Array
 from ensembles.checkpoints import average_adapters, plan_adapters
 from tests.checkpoints.adapters.lora_files import (
     MODULES,
@@ -310,6 +311,41 @@ def test_factors_of_runs_with_a_frozen_factor_keep_their_rank(tmp_path: Path) ->
     assert_same(peft_updates(tmp_path / "out"), expected)
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_other_rules_merge_in_the_space_of_the_factors(
+    tmp_path: Path, rank: int | None
+) -> None:
+    both, first = (
+        factors(0),
+        {"model.layers.0.q_proj": factors(1)["model.layers.0.q_proj"]},
+    )
+    paths = [save_peft(tmp_path / "a", both), save_peft(tmp_path / "b", first)]
+    # Inner products of updates, and so their spherical interpolation, are the same.
+    report = average_adapters(
+        paths[:1] * 2, tmp_path / "same", rule="slerp", rank=rank, weights=[1, 3]
+    )
+    assert_same(peft_updates(tmp_path / "same"), peft_updates(paths[0]))
+    params = {"density": 1.0, "normalize": False}
+    average_adapters(
+        paths, tmp_path / "out", rule="ties", rule_params=params, rank=rank
+    )
+    merged = peft_updates(tmp_path / "out")
+    # An absent update is zero, and TIES of one task vector is the vector.
+    alone = peft_updates(paths[0])["model.layers.1.q_proj"]
+    np.testing.assert_allclose(merged["model.layers.1.q_proj"], alone, atol=1e-6)
+    assert [module.rank for module in report.modules] == [2, 2]
+
+
+def test_whole_tensors_and_biases_need_a_weighted_sum(tmp_path: Path) -> None:
+    bias = {f"{PREFIX}model.layers.0.q_proj.lora_B.bias": np.ones(7, np.float32)}
+    score = {f"{PREFIX}score.weight": np.ones((2, 3), np.float32)}
+    cases: list[tuple[dict[str, Array], str]] = [(bias, "lora_bias"), (score, "score")]
+    for number, (more, message) in enumerate(cases):
+        path = save_peft(tmp_path / f"{number}", factors(0), more)
+        with pytest.raises(ValueError, match=message):
+            plan_adapters([path, path], tmp_path / "out", rule="ties")
+
+
 def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
     damaged = factors(1)
     damaged["model.layers.1.q_proj"][0][0, 0] = np.nan
@@ -326,7 +362,8 @@ def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
         ({"rank": 0}, "rank must be a whole number"),
         ({"energy": 1.5}, "energy must be a fraction"),
         ({"rank": 2, "energy": 0.5}, "both choose the rank"),
-        ({"rule": "ties"}, "mean and task_arithmetic, found 'ties'"),
+        ({"rule": "fisher"}, "fisher"),
+        ({"rule": "tise"}, "did you mean 'ties'"),
         ({"weights": [1, -1]}, "sum"),
         ({"rule_params": {"scale": 2}}, "scale"),
     ],

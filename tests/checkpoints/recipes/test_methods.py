@@ -56,6 +56,15 @@ def test_results_are_those_of_mergekit(case: dict[str, Any], tmp_path: Path) -> 
     np.testing.assert_allclose(result, expected, rtol=2e-6, atol=1e-6)
 
 
+def test_a_base_without_other_models_is_copied(tmp_path: Path) -> None:
+    recipe = {"merge_method": "ties", "base_model": "base"}
+    _, plan = planned(recipe | {"models": [{"model": "base"}]}, tmp_path)
+    assert "only the base is merged: the result is a copy" in plan.notes[0]
+    write(plan)
+    result = average([tmp_path / "out.safetensors"])["w"]
+    np.testing.assert_array_equal(result, members()["base"])
+
+
 def test_every_method_has_a_case() -> None:
     assert {case["recipe"]["merge_method"] for case in CASES} == METHODS.keys()
     assert {name for m in METHODS.values() for name in (m.rule, m.rule_with_base)} <= {

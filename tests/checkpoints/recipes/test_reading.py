@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -141,9 +142,10 @@ PROBLEMS = {
     "merge_method: slerp\nbase_model: a\nmodels:\n- model: a\n- model: b\n": [
         "3: slerp needs t; add it under parameters"
     ],
-    TIES + "models:\n- model: base\n": [
-        "4: ties merges at least 1 models beside the base, found 0"
+    "merge_method: model_stock\nbase_model: a\nmodels:\n- model: b\n": [
+        "3: model_stock needs at least 2 models beside the base, found 1"
     ],
+    GOOD.replace("linear", "passthrough"): ["2: passthrough needs 1 model, found 2"],
     TIES.replace("base_model: base\n", "") + "models:\n- model: a\n": [
         "3: ties needs base_model"
     ],
@@ -162,6 +164,9 @@ PROBLEMS = {
     "  - {model: a, layer_range: [4, 9]}\n": [
         "5: layer_range of all sources of a slice must have the same number of layers, "
         "found [0, 4], [4, 9]"
+    ],
+    TIES.replace("1}", "1, rescale: true}") + "models:\n- model: a\n": [
+        "3: rescale must be false for this merge_method, found True; other values are"
     ],
     TIES + "modules: {text: {}}": ["4: module 'text' must have either models or slic"],
     "base_model: a\nexperts:\n- source_model: b\n  positive_prompts: x\n"
@@ -305,6 +310,14 @@ def test_names_of_rules_are_methods(tmp_path: Path) -> None:
     assert messages == [
         "3: trimmed_mean has no parameter 'propotion'; did you mean 'proportion'?"
     ]
+
+
+def test_recipes_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "guide" / "recipes.md"
+    recipes = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(recipes) == 2
+    for text in recipes:
+        assert read_one(tmp_path, text).notes == ()
 
 
 def test_several_merges_and_mixtures_are_read_in_order(tmp_path: Path) -> None:

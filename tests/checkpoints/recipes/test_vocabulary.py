@@ -108,6 +108,7 @@ def check(
 
 
 def test_a_union_has_the_tokens_of_all_models(folder: Path) -> None:
+    (folder / "A/merges.txt").write_text("")
     tensors, tokenizer, plan = merge("base_model: A\ntokenizer_source: union\n")
     vocab = tokenizer.get_vocab()
     own = Tokenizer.from_file("A/tokenizer.json").get_vocab()
@@ -119,6 +120,8 @@ def test_a_union_has_the_tokens_of_all_models(folder: Path) -> None:
     assert (config["vocab_size"], config["eos_token_id"]) == (10, 1)
     notes = "\n".join(plan.notes)
     assert "that of A with 3 more tokens of the other models, such as 'd'" in notes
+    assert "merges.txt of A are left out" in notes
+    assert not (folder / "out/merges.txt").exists()
     assert "A have 3 rows beyond its 7 tokens, which are left out" in notes
     assert "rows of their embeddings may mean different words" not in notes
 
@@ -221,3 +224,34 @@ def test_a_model_without_tokenizer_has_that_of_the_base(folder: Path) -> None:
     (folder / "A/tokenizer.json").unlink()
     with pytest.raises(ValueError, match="A must have a tokenizer"):
         merge("base_model: A\ntokenizer_source: union\n")
+
+
+def test_a_tied_model_has_the_output_rows_of_the_others_for_their_tokens(
+    folder: Path,
+) -> None:
+    path = folder / "B/model.safetensors"
+    stored = load_file(path)
+    head = stored.pop("lm_head.weight")
+    save_file({**stored, "lm_head.bias": stored["lm_head.bias"]}, path)
+    config = json.loads((folder / "B/config.json").read_text())
+    config["tie_word_embeddings"] = True
+    (folder / "B/config.json").write_text(json.dumps(config))
+    tensors, tokenizer, _ = merge("base_model: A\ntokenizer_source: union\n")
+    save_file({**stored, "lm_head.weight": stored["model.embed_tokens.weight"]}, path)
+    assert head.shape == stored["model.embed_tokens.weight"].shape
+    check(tensors, tokenizer)
+
+
+def test_tokens_without_a_row_are_not_tokens_of_the_model(folder: Path) -> None:
+    path = folder / "A/model.safetensors"
+    tensors = load_file(path)
+    save_file({n: t[:6] if len(t) != WIDTH else t for n, t in tensors.items()}, path)
+    config = json.loads((folder / "A/config.json").read_text())
+    (folder / "A/config.json").write_text(json.dumps({**config, "vocab_size": 6}))
+    tensors, tokenizer, _ = merge("base_model: A\ntokenizer_source: base\n")
+    assert "<x>" not in tokenizer.get_vocab()
+    assert len(tensors["lm_head.weight"]) == tokenizer.get_vocab_size() == 6
+    tensors, tokenizer, _ = merge("base_model: A\ntokenizer_source: union\n")
+    rows = rows_of("B", "lm_head.weight")
+    row = tensors["lm_head.weight"][tokenizer.token_to_id("<x>")]
+    np.testing.assert_allclose(row, rows["<x>"], 1e-6)

@@ -40,6 +40,7 @@ def test_rows_are_the_least_squares_sums_of_the_chosen_points(
 def test_a_point_itself_is_found_and_repeated_points_do_no_harm() -> None:
     points = np.array([[2.0, 0, 0], [2.0, 0, 0], [0, 1.0, 0]])
     found = matching_pursuit(np.array([[4.0, 3.0, 0.0]]), points, 3)
+    assert sorted(found.points[0]) == [0, 1, 2]
     assert np.isfinite(found.coefficients).all()
     sums = found.coefficients[0] @ points[found.points[0]]
     np.testing.assert_allclose(sums, [4, 3, 0])

@@ -156,13 +156,12 @@ def prompt_states(
         layer.register_forward_pre_hook(partial(record, index), with_kwargs=True)
     for batch in _batches(ids):
         length = max(len(ids[position]) for position in batch)
+        # Padding follows the prompts, and attention is causal: no mask is needed.
         tokens = torch.zeros((len(batch), length), dtype=torch.long)
-        mask = torch.zeros_like(tokens)
         for row, position in enumerate(batch):
             tokens[row, : len(ids[position])] = torch.tensor(ids[position])
-            mask[row, : len(ids[position])] = 1
         with torch.no_grad():
-            model(input_ids=tokens, attention_mask=mask, use_cache=False)
+            model(input_ids=tokens, use_cache=False)
     return states
 
 

@@ -329,12 +329,16 @@ class _RecipeReader:
         needs_base = method.base in ("first", "ancestor")
         if needs_base and base is None:
             self.findings.problem(line, f"{self.name} needs base_model")
+            return
         elif base is not None and method.base != "member" and base not in lines:
             self.findings.problem(
                 line, f"base_model {base} must be among the sources of each slice"
             )
         else:
             self._check_number(len(members), line)
+        if method.base == "ancestor" and members and held_apart is None:
+            self.findings.note(line, "only the base is merged: the result is a copy")
+            return
         if held_apart is not None and held_apart.parameters:
             self.findings.note(
                 held_apart.line, "parameters of the base have no effect, as in mergekit"
@@ -347,9 +351,11 @@ class _RecipeReader:
         if least <= n_members and (most is None or n_members <= most):
             return
         expected = f"{least}" if least == most else f"at least {least}"
-        kind = "models" if self.method.base != "ancestor" else "models beside the base"
+        beside = " beside the base" if self.method.base == "ancestor" else ""
         self.findings.problem(
-            line, f"{self.name} merges {expected} {kind}, found {n_members}"
+            line,
+            f"{self.name} needs {expected} model{'s' * (least != 1)}{beside}, found "
+            f"{n_members}",
         )
 
     def _check_required(

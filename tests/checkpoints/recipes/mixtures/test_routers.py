@@ -13,6 +13,7 @@ from numpy.random import Generator
 
 from ensembles.checkpoints import plan_recipe, read_recipes, write
 from ensembles.checkpoints.directories.open import read_layout
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import silent
 from ensembles.checkpoints.recipes.document import Expert, Mixture
 from ensembles.checkpoints.recipes.mixtures import hidden_states
@@ -87,6 +88,14 @@ def test_hidden_states_are_those_of_the_whole_model(
     average: bool,
 ) -> None:
     monkeypatch.setattr(hidden_states, "TOKENS", limit)
+    empty: list[Any] = []
+    make = hidden_states._empty_model
+
+    def make_and_keep(base: Checkpoint) -> Any:
+        empty.append(make(base))
+        return empty[0]
+
+    monkeypatch.setattr(hidden_states, "_empty_model", make_and_keep)
     base = model(kind)
     base.save_pretrained(tmp_path)
     states = hidden_states.prompt_states(
@@ -98,20 +107,28 @@ def test_hidden_states_are_those_of_the_whole_model(
     for state, want in zip(states, states_by_transformers(base), strict=True):
         exact = [layer.mean(0) if average else layer[-1] for layer in want]
         np.testing.assert_allclose(state, exact, rtol=1e-4, atol=1e-5)
+    # No layer stays in memory after it ran.
+    assert all(parameter.is_meta for parameter in empty[0].parameters())
 
 
 def unit(vector: Any) -> Any:
     return vector / np.linalg.norm(vector)
 
 
-def test_rows_are_means_of_prompts_without_those_of_negative_ones(folder: Path) -> None:
+@pytest.mark.parametrize("mode", ["hidden", "hidden_avg"])
+def test_rows_are_means_of_prompts_without_those_of_negative_ones(
+    folder: Path, mode: str
+) -> None:
     base = CLASSES["qwen3"][1].from_pretrained(folder / "base")
     states = states_by_transformers(base)
     experts = [Expert("a", PROMPTS[:2], PROMPTS[2:3]), Expert("b", PROMPTS[3:])]
-    rows = prompted_rows(read_layout(folder / "base", 0), experts, "hidden", silent)
+    rows = prompted_rows(read_layout(folder / "base", 0), experts, mode, silent)
     for layer in range(2):
-        last = [state[layer][-1] for state in states]
-        want = [(last[0] + last[1]) / 2 - last[2], last[3]]
+        a, b, c, d = (
+            state[layer][-1] if mode == "hidden" else state[layer].mean(0)
+            for state in states
+        )
+        want = [(a + b) / 2 - c, d]
         np.testing.assert_allclose(rows[layer], [*map(unit, want)], atol=1e-5)
 
 
