@@ -130,6 +130,7 @@ BEFORE = {"docs/guide/concepts.md": DEMO}
 WITH_CHECKPOINTS = {
     "docs/guide/merge_methods.md",
     "docs/guide/adapters.md",
+    "docs/guide/adapters_and_models.md",
 }  # whose Python reads files
 # Of trainers, which print to stderr: code at the start of the same process.
 QUIET_TRAINERS = """
@@ -231,6 +232,12 @@ def save_checkpoints(folder: Path, rng: np.random.Generator) -> None:
     steps = [f"lora-run/checkpoint-{step}" for step in range(100, 900, 100)]
     for seed, name in enumerate(["lora-a", "lora-b", *steps]):
         save_peft(folder / name, factors(seed))
+    for name in ("lora-base", "fine-tuned"):
+        shapes = {module: (len(b), a.shape[1]) for module, (a, b) in factors(0).items()}
+        weights = {f"{module}.weight": shape for module, shape in shapes.items()}
+        save_model(
+            folder / name, {n: rng.random(shape) for n, shape in weights.items()}
+        )
 
 
 def save_runs(folder: Path, tensors: Callable[[], dict[str, Any]]) -> None:

@@ -12,7 +12,10 @@ from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.member_moments import MomentsSource
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.directories.adapter_files import open_with_adapters
+from ensembles.checkpoints.directories.adapter_files import (
+    has_adapter,
+    open_with_adapters,
+)
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys, Tensor
 from ensembles.checkpoints.formats.detection import read_metadata
@@ -262,6 +265,10 @@ def _compare_whole(found: Verification, result: Checkpoint, whole: str) -> None:
         found.unverified.append(PART)
 
 
+def _is_adapter(member: Member) -> bool:
+    return isinstance(member, str | os.PathLike) and has_adapter(Path(member))
+
+
 def _stand_in(stack: Array, weights: Array, *, base: Array) -> Array:
     """Stand for a rule with a base in a plan that is not carried out."""
     return base
@@ -283,7 +290,9 @@ def _planned(
             f"{found.path} was averaged from {n_members} members, found "
             f"{len(members)}; pass all of them, in their order"
         )
-    if (base is None) != ("base" not in recipe):
+    # Adapters among the members need a base that the rule did not use.
+    is_of_adapters = "base" not in recipe and any(map(_is_adapter, members))
+    if (base is None) != ("base" not in recipe) and not is_of_adapters:
         fix = "leave base=PATH out" if base is not None else "pass base=PATH too"
         has = "no base" if base is not None else "a base"
         raise ValueError(f"{found.path} was averaged with {has}; {fix}")
@@ -295,7 +304,7 @@ def _planned(
         )
     if moments:
         options |= {"rule": recipe["rule"], "moments": moments}
-    elif base is not None:
+    elif base is not None and not is_of_adapters:
         options["rule"] = Rule(_stand_in, needs_base=True)
     if "moments" in recipe and not moments:
         found.unverified.append(

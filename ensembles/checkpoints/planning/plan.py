@@ -217,8 +217,8 @@ class Plan:
     @property
     def is_conversion(self) -> bool:
         """Whether all tensors are copied from a single member."""
-        actions = {target.action for target in self.targets}
-        return len(self.members) == 1 and actions == {"copy"}
+        is_copied = all(target.action == "copy" for target in self.targets)
+        return is_copied and len(self.members) == 1 and not self.members[0].adapters
 
 
 def plan(
@@ -319,19 +319,19 @@ def plan(
         world_size=world_size,
     )
     opened, base_opened, opened_moments, renamings = open_all(
-        members, base, moments, key
+        members, base, moments, key, rule
     )
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
     # Numbers of NumPy, as of a grid of parameters, are written like those of Python.
     params = plain_params(rule_params or {})
-    how = {"has_base": base is not None, "n_moments": len(opened_moments)}
+    how = {"has_base": base_opened is not None, "n_moments": len(opened_moments)}
     resolved = checked_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))
     with collected(problems):
         checked = resolved.check_weights(weights, len(opened))
         if not problems:
-            resolved.try_out(checked, params, has_base=base is not None)
+            resolved.try_out(checked, params, has_base=base_opened is not None)
     by_tensor = check_settings(
         settings or {}, resolved, opened, base_opened, missing, problems
     )

@@ -11,7 +11,7 @@ from typing import Any
 from ensembles.checkpoints.compatibility.configuration import is_card
 from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stacks
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import silent
 from ensembles.checkpoints.planning.destination import output_format
@@ -31,6 +31,7 @@ from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
+from ensembles.checkpoints.views.adapted import open_adapted
 
 
 def plan_recipe(
@@ -162,7 +163,7 @@ def _opened(
         try:
             if isinstance(member, str):
                 member = model_path(member)
-            models[source.model] = read_layout(member, len(models))
+            models[source.model] = open_adapted(member, len(models))
         except (OSError, ValueError) as error:
             errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")
     if errors:
