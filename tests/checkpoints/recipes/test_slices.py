@@ -179,10 +179,10 @@ def test_a_head_that_is_tied_in_all_models_stays_tied(
     import torch
 
     for name in "ab":
-        state = {n: torch.from_numpy(t) for n, t in models[name].items()}
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        tensors = {n: torch.from_numpy(t) for n, t in models[name].items()}
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
         Path(f"{name}/model.safetensors").unlink()
-        torch.save(state, f"{name}/pytorch_model.bin")
+        torch.save(tensors, f"{name}/pytorch_model.bin")
     state = merged(
         "slices:\n"
         + ONE.format("a", "0, 2")
