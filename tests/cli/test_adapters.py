@@ -91,3 +91,16 @@ def test_wrong_options_are_one_error(
 def test_ranks_are_for_adapters_alone(avg: Avg, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.zeros(3))
     assert "are for low-rank adapters" in avg("a.npz", "--rank", 2).output
+
+
+@pytest.mark.parametrize(
+    "options", [("--save-recipe", "recipe.yml"), ("--weights", "0..1,1..0")], ids=str
+)
+def test_options_that_adapters_do_not_have_are_refused(
+    avg: Avg, run: Path, options: tuple[str, ...]
+) -> None:
+    steps = sorted(run.glob("checkpoint-*"))[:2]
+    result = avg(*steps, *options, "-o", "out")
+    assert result.exit_code == 2
+    assert "--save-recipe are not for low-rank adapters" in result.stderr
+    assert not Path("out").exists()
