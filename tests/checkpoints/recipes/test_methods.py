@@ -132,7 +132,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                 "models": [{"model": "a"}],
                 "parameters": {"t": 1.5},
             },
-            "weights of 'slerp' must not be negative",
+            r"recipe\.yml:1: t of slerp must be from 0 to 1, found 1\.5",
         ),
     ],
 )
