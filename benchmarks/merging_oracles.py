@@ -133,9 +133,11 @@ def dare_ties(
 def rank_probabilities(delta: Array, density: float, epsilon: float) -> Array:
     """Probability of keeping each entry, linear in its rank in the row.
 
-    Entries that are equal in float32 share the mean of their ranks.
+    Entries with the same 8 significant bits share the mean of their ranks.
     """
-    ranks = rankdata(np.abs(delta).astype(np.float32), axis=-1) - 1
+    mantissas, exponents = np.frexp(np.abs(delta))
+    truncated = np.ldexp(np.floor(mantissas * 256), exponents)
+    ranks = rankdata(truncated, axis=-1) - 1
     return density - epsilon + 2 * epsilon * ranks / max(delta.shape[-1] - 1, 1)
 
 

@@ -133,8 +133,8 @@ RULE_CASES = {
     "model_stock": RuleCase(
         [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
     ),
-    # Differences (1, 0) and (0, 1) in the first row, (0, 2) and (2, 0) in the second, are
-    # at right angles: a third of the way, added to 1.
+    # Differences (1, 0) and (0, 1) in the first row, (0, 2) and (2, 0) in the second,
+    # are at right angles: a third of the way, added to 1.
     "nuslerp_task_vectors": RuleCase(
         [[[2, 1], [1, 3]], [[1, 2], [3, 1]]],
         [2, 1],

@@ -43,6 +43,7 @@ from ensembles.predictions import (
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
+from tests.checkpoints.adapters.lora_files import factors, save_peft
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -126,7 +127,11 @@ for seed in range(3):
               track=lambda batches: batches)
 """
 BEFORE = {"docs/guide/concepts.md": DEMO}
-WITH_CHECKPOINTS = {"docs/guide/merge_methods.md"}  # whose Python reads files
+WITH_CHECKPOINTS = {
+    "docs/guide/merge_methods.md",
+    "docs/guide/adapters.md",
+    "docs/guide/adapters_and_models.md",
+}  # whose Python reads files
 # Of trainers, which print to stderr: code at the start of the same process.
 QUIET_TRAINERS = """
 import logging, lightning
@@ -223,6 +228,16 @@ def save_checkpoints(folder: Path, rng: np.random.Generator) -> None:
     for name in ("model-a", "model-b", "runs/1", "runs/2", "start", "run1", "run2"):
         save_model(folder / name, tensors())
     save_runs(folder, tensors)
+    (folder / "lora-run").mkdir()
+    steps = [f"lora-run/checkpoint-{step}" for step in range(100, 900, 100)]
+    for seed, name in enumerate(["lora-a", "lora-b", *steps]):
+        save_peft(folder / name, factors(seed))
+    for name in ("lora-base", "fine-tuned"):
+        shapes = {module: (len(b), a.shape[1]) for module, (a, b) in factors(0).items()}
+        weights = {f"{module}.weight": shape for module, shape in shapes.items()}
+        save_model(
+            folder / name, {n: rng.random(shape) for n, shape in weights.items()}
+        )
 
 
 def save_runs(folder: Path, tensors: Callable[[], dict[str, Any]]) -> None:

@@ -1,4 +1,9 @@
 from .adapters.average import average_adapters as average_adapters
+from .adapters.conversion.application import apply_adapter as apply_adapter
+from .adapters.conversion.application import plan_application as plan_application
+from .adapters.conversion.extraction import ExtractedModule as ExtractedModule
+from .adapters.conversion.extraction import ExtractionReport as ExtractionReport
+from .adapters.conversion.extraction import extract_adapter as extract_adapter
 from .adapters.plan import AdapterPlan as AdapterPlan
 from .adapters.plan import plan_adapters as plan_adapters
 from .adapters.writing import AdapterReport as AdapterReport
@@ -41,6 +46,8 @@ from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
 from .planning.tensor_settings import weights_by_depth as weights_by_depth
+from .recipes.document import Expert as Expert
+from .recipes.document import Mixture as Mixture
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.reading.documents import read_recipes as read_recipes

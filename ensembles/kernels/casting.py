@@ -196,10 +196,13 @@ def widen(stack: Array) -> Float64:
         for row, values in zip(stack, out, strict=True):
             for start, stop in chunks(row.size, PIECE):
                 values[start:stop] = widen_reference(row[start:stop])
-    elif form.mantissa == 7:
-        _widen_bfloat16(stack.view(np.uint16), out)
-    else:
-        _widen_small(stack.view(form.bits), out, *format_constants(form))
+        return out
+    # Row by row: loops over the rows of a part of an array are not vectorized.
+    for bits, values in zip(stack.view(form.bits), out, strict=True):
+        if form.mantissa == 7:
+            _widen_bfloat16(bits, values)
+        else:
+            _widen_small(bits, values, *format_constants(form))
     return out
 
 
@@ -249,24 +252,22 @@ def widen_reference(values: Array) -> Float64:
 
 
 @compiled
-def _widen_bfloat16(stack, out):
+def _widen_bfloat16(row, out):
     words = np.empty(LANE, np.uint32)
     values = words.view(np.float32)
-    for i in range(stack.shape[0]):
-        for start in range(0, stack.shape[1], LANE):
-            row, part = stack[i, start : start + LANE], out[i, start : start + LANE]
-            widen_bfloat16(row, words)
-            for j in range(part.size):
-                part[j] = values[j]
+    for start in range(0, row.size, LANE):
+        part = out[start : start + LANE]
+        widen_bfloat16(row[start : start + LANE], words)
+        for j in range(part.size):
+            part[j] = values[j]
 
 
 @compiled
-def _widen_small(stack, out, shift, width, special, bias):
+def _widen_small(row, out, shift, width, special, bias):
     words = np.empty(LANE, np.uint32)
     values = words.view(np.float32)
-    for i in range(stack.shape[0]):
-        for start in range(0, stack.shape[1], LANE):
-            row, part = stack[i, start : start + LANE], out[i, start : start + LANE]
-            widen_small(row, words[: row.size], shift, width, special, bias)
-            for j in range(part.size):
-                part[j] = values[j]
+    for start in range(0, row.size, LANE):
+        bits, part = row[start : start + LANE], out[start : start + LANE]
+        widen_small(bits, words[: bits.size], shift, width, special, bias)
+        for j in range(part.size):
+            part[j] = values[j]

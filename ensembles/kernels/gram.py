@@ -194,8 +194,14 @@ def squared_distances(stack: Array) -> Float64:
     n_members, size = stack.shape
     out = np.zeros((-(-size // BLOCK), n_members, n_members))
     for index, start in enumerate(range(0, size, BLOCK)):
-        block = np.ascontiguousarray(widen(stack[:, start : start + BLOCK]))
-        if use_loops(2 * n_members * block.size):
+        stop = min(start + BLOCK, size)
+        with_loops = use_loops(2 * n_members * n_members * (stop - start))
+        if with_loops and FLOATS[stack.dtype].mantissa == 7:
+            bits = stack.view(np.uint16)
+            _squared_distances_bfloat16(bits, start, stop, out[index])
+            continue  # no square leaves the range of float64
+        block = np.ascontiguousarray(widen(stack[:, start:stop]))
+        if with_loops:
             _squared_distances(block, out[index])
         else:
             out[index] = squared_distances_reference(block)
@@ -258,6 +264,19 @@ def _squared_distances(block, out):
 
 
 @compiled
+def _squared_distances_bfloat16(stack, first, last, out):
+    """Convert one lane at a time to float64, as `_gram_bfloat16`."""
+    sums, values = np.zeros((len(out), len(out), SUMS)), np.empty((len(out), LANE))
+    for start in range(first, last, LANE):
+        for i in range(len(out)):
+            _widen_lane(stack[i, start : min(start + LANE, last)], values[i])
+        for a in range(len(out)):
+            for b in range(a):
+                _add_squares(values[a], values[b], sums[b, a])
+    _add_up(sums, out)
+
+
+@compiled
 def _add_squares(x, y, sums):
     """Add squared differences to 16 running sums; their number is a multiple of 64."""
     row, two, three = np.uint64(SUMS), np.uint64(2 * SUMS), np.uint64(3 * SUMS)
@@ -290,8 +309,8 @@ def _add_rows(stack, sums):
             rest[i, k] = stack[i, whole + k]
     for a in range(len(stack)):
         for b in range(a, len(stack)):
-            _add_products(stack[a, :whole], stack[b, :whole], sums[a, b])
-            _add_products(rest[a], rest[b], sums[a, b])
+            add_products(stack[a, :whole], stack[b, :whole], sums[a, b])
+            add_products(rest[a], rest[b], sums[a, b])
 
 
 @compiled
@@ -312,7 +331,7 @@ def _gram_bfloat16(stack, base, first, last, is_diagonal, out):
                 _subtract(values[i], origin)
         for a in range(len(out)):
             for b in range(a, a + 1 if is_diagonal else len(out)):
-                _add_products(values[a], values[b], sums[a, b])
+                add_products(values[a], values[b], sums[a, b])
     _add_up(sums, out)
 
 
@@ -333,7 +352,7 @@ def _subtract(lane, origin):
 
 
 @compiled
-def _add_products(x, y, sums):
+def add_products(x, y, sums):
     """Add products to 16 running sums; their number is a multiple of 64."""
     # Unsigned: a loop with a possibly negative index is not vectorized.
     row, two, three = np.uint64(SUMS), np.uint64(2 * SUMS), np.uint64(3 * SUMS)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles._typing import Array, Counts, Float64
+from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.kernels.jit import LANE, PIECE, compiled, use_loops
 from ensembles.parallel import chunks
@@ -232,97 +232,3 @@ def _weighted_median(stack, weights, out):
         if 2 * below <= total + slack and i < n_members - 1:
             value = 0.5 * value + 0.5 * stack[order[i + 1], j]
         out[j] = np.nan if missing else value
-
-
-OCTAVES = 16  # powers of 2, from the largest magnitude of a row, that have buckets
-FINEST = 12  # binary logarithm of the largest number of buckets per octave
-MOVES = 8  # per element that sort a row in place; after more, NumPy sorts it
-
-
-def magnitude_ranks(rows: Float64) -> Float64:
-    """Ranks of the magnitudes in each row, from 0 for the smallest.
-
-    Equal magnitudes share the mean of their ranks. NaN ranks above infinity.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_rows, row_size), float64
-        Rows.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, row_size)
-    """
-    bits = np.abs(rows).view(np.int64)
-    if not use_loops(8 * rows.size):
-        return magnitude_ranks_reference(bits)
-    n_rows, row_size = rows.shape
-    depth = min(max((row_size * 2 // OCTAVES).bit_length() - 1, 0), FINEST)
-    counts = np.empty((OCTAVES << depth) + 1, np.int64)
-    out, is_sorted = np.empty(rows.shape), np.empty(n_rows, np.bool_)
-    _magnitude_ranks(bits, 52 - depth, counts, out, is_sorted)
-    if not is_sorted.all():
-        out[~is_sorted] = magnitude_ranks_reference(bits[~is_sorted])
-    return out
-
-
-def magnitude_ranks_reference(bits: Counts) -> Float64:
-    """NumPy reference of `magnitude_ranks`, on the bits of the magnitudes.
-
-    Parameters
-    ----------
-    bits : ndarray of shape (n_rows, row_size), int64
-        Bits of the magnitudes in float64.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, row_size)
-    """
-    out = np.empty(bits.shape)
-    for row, ranks in zip(bits, out, strict=True):
-        _, index, n_equal = np.unique(row, return_inverse=True, return_counts=True)
-        ranks[:] = (np.cumsum(n_equal) - (n_equal + 1) / 2)[index]
-    return out
-
-
-@compiled
-def _sort_by_buckets(row, shift, counts, order):
-    """Write the order of a row; return whether it took few moves."""
-    lowest = (row.max() >> shift) - (counts.size - 2)
-    counts[:] = 0
-    for j in range(row.size):
-        counts[max((row[j] >> shift) - lowest, 0) + 1] += 1
-    for k in range(1, counts.size):
-        counts[k] += counts[k - 1]
-    for j in range(row.size):
-        k = max((row[j] >> shift) - lowest, 0)
-        order[counts[k]] = j
-        counts[k] += 1
-    n_moves = 0
-    for k in range(1, row.size):  # sorted but for entries of the same bucket
-        j, i = order[k], k
-        while i > 0 and row[order[i - 1]] > row[j]:
-            order[i] = order[i - 1]
-            i -= 1
-        order[i] = j
-        n_moves += k - i
-        if n_moves > MOVES * row.size:
-            return False
-    return True
-
-
-@compiled
-def _magnitude_ranks(bits, shift, counts, out, is_sorted):
-    size = bits.shape[1]
-    order = np.empty(size, np.int64)
-    for i in range(len(bits) if size else 0):
-        row = bits[i]
-        is_sorted[i] = _sort_by_buckets(row, shift, counts, order)
-        start = 0
-        while is_sorted[i] and start < size:
-            stop = start + 1
-            while stop < size and row[order[stop]] == row[order[start]]:
-                stop += 1
-            for k in range(start, stop):
-                out[i, order[k]] = 0.5 * (start + stop - 1)
-            start = stop

@@ -360,8 +360,11 @@ class BlockRule(RegisteredFunction):
         dtype: np.dtype[Any] | None = None,
     ) -> bool:
         """Whether a function takes members and base without conversion."""
-        fused = [entry.statistics for entry in self.passes if entry.fused]
-        if not self.fused and function not in fused:
+        is_fused = self.fused
+        for entry in self.passes:
+            if entry.statistics is function and entry.fused is not None:
+                is_fused = entry.fused
+        if not is_fused:
             return False
         arrays = [members] if isinstance(members, np.ndarray) else [*members]
         dtypes = {array.dtype for array in (*arrays, base) if array is not None}

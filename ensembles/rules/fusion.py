@@ -55,7 +55,8 @@ def divergences(rows: Float64) -> Float64:
         The probabilities are increased by 1e-8; NaN if a row has NaN or a positive
         infinity.
     """
-    probabilities = np.exp(rows - rows.max(axis=2, keepdims=True, initial=-np.inf))
+    probabilities = rows - rows.max(axis=2, keepdims=True, initial=-np.inf)
+    np.exp(probabilities, out=probabilities)
     probabilities /= probabilities.sum(axis=2, keepdims=True)
     probabilities += SMOOTHING
     p, q = probabilities

@@ -21,15 +21,15 @@ class Pass(NamedTuple):
     is_needed : callable (**params) -> bool, or None
         Whether parameters require the pass; None means always. Without the pass, the
         state stays the one of the pass before, None before the first.
-    fused : bool, default=False
+    fused : bool or None, default=None
         Whether ``statistics`` take members and base of any one float format as they are
-        stored, as the functions of a rule that is ``fused``.
+        stored. None is the property ``fused`` of the rule.
     """
 
     statistics: Function
     finish: Function | None = None
     is_needed: Function | None = None
-    fused: bool = False
+    fused: bool | None = None
 
     @property
     def functions(self) -> tuple[Function, ...]:

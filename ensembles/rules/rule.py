@@ -90,8 +90,8 @@ class Rule(BlockRule):
         Whether the function needs units of a tensor whole, by its name, its shape and
         the parameters. Other tensors are combined element by element. None means all.
     workspace : int, default=0
-        Arrays of float64 with the size of a unit that the function of a rule with
-        ``unit="matrix"`` or "tensor" needs beside its arguments and its result.
+        Arrays of float64 with the size of a unit that the function of a rule whose unit
+        is not "element" needs beside its arguments in float64 and its result.
 
     Raises
     ------

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from ensembles_cli.main import cli
 from tests.checkpoints.adapters.lora_files import factors, peft_updates, save_peft
 
 Avg = Callable[..., Result]
@@ -71,11 +72,12 @@ def test_a_plan_writes_nothing(avg: Avg, run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rule", "ties"], "mean and task_arithmetic"),
+        (["--rule", "tise"], "did you mean 'ties'"),
+        (["--weights", "1"], "weights"),
         (["--include", "x"], "leave out --include"),
         (["--rank", "0"], "rank must be a whole number"),
         (["--rank", "2", "--energy", ".5"], "both choose the rank"),
-        (["-o", "a.gguf"], "kohya"),
+        (["-o", "a.gguf"], "PyTorch files, found a.gguf"),
     ],
     ids=" ".join,
 )
@@ -104,3 +106,26 @@ def test_options_that_adapters_do_not_have_are_refused(
     assert result.exit_code == 2
     assert "--save-recipe are not for low-rank adapters" in result.stderr
     assert not Path("out").exists()
+
+
+def test_a_merged_adapter_is_verified_with_its_members(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    members = ["checkpoint-100", "checkpoint-200"]
+
+    def ensemble(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments)
+
+    assert ensemble("avg", *members, "--rank", "3", "-o", "out").exit_code == 0
+    done = ensemble("verify", "out", *members)
+    assert done.exit_code == 0, done.output
+    assert "member 2: the tensors of checkpoint-200" in done.output
+    done = ensemble("verify", "out", *reversed(members))
+    assert "it is member 2: pass members in order" in done.output
+    assert "merged from 2 adapters, found 1" in ensemble("verify", "out", "out").output
+    weights = run / "out" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert ensemble("verify", "out").exit_code == 1

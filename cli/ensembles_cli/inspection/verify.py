@@ -63,11 +63,11 @@ def command(
     ensemble verify merged/ --recipe recipe.yml
     """
     from ensembles.checkpoints import verify
-    from ensembles.checkpoints.directories.open import open_checkpoint
+    from ensembles.checkpoints.directories.adapter_files import open_with_adapters
 
     raise_file_limit()
     end_cleanly()
-    opened = [open_checkpoint(m, place, key=key) for place, m in enumerate(members)]
+    opened = [open_with_adapters(m, n, key=key) for n, m in enumerate(members)]
     own_base: Member | None = base
     if recipe is not None:
         if members or base is not None:
@@ -76,7 +76,7 @@ def command(
             )
         opened, own_base = members_of(recipe)
     n_bytes = sum(t.nbytes for member in opened for t in member.layout.values())
-    n_bytes += sum(t.nbytes for t in open_checkpoint(out, 0).layout.values())
+    n_bytes += sum(t.nbytes for t in open_with_adapters(out, 0).layout.values())
     with bar("verifying", n_bytes) as progress:
         found = verify(
             out,

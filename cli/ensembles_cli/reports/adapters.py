@@ -28,7 +28,7 @@ UNUSED: dict[str, Any] = {
 def merge_adapters(
     chosen: ChosenCheckpoints,
     out: Path,
-    weights: Sequence[float] | None,
+    weights: Sequence[float | tuple[float, ...]] | None,
     options: Mapping[str, Any],
     *,
     plan_only: bool,
@@ -43,7 +43,7 @@ def merge_adapters(
     out : Path
         Path of the output.
     weights : sequence of float or None
-        Weight of each adapter; None gives all the same.
+        Weight of each adapter; None gives all the same. Weights by depth are rejected.
     options : mapping of str to value
         Other options of the command: the rule, its parameters, ``rank``, ``energy``,
         ``dtype``, ``threads`` and ``force``, and options of checkpoints, which must
@@ -61,6 +61,8 @@ def merge_adapters(
         raise click.UsageError(
             f"adapters are merged whole: leave out --{used[0].replace('_', '-')}"
         )
+    if any(isinstance(weight, tuple) for weight in weights or ()):
+        raise click.UsageError("adapters have one weight each, not one for each layer")
     names = ("rule", "rule_params", "rank", "energy", "dtype", "threads", "force")
     plan = plan_adapters(
         chosen.paths, out, weights=weights, **{name: options[name] for name in names}
@@ -85,8 +87,8 @@ def _described(
     """Return the plan as JSON values."""
     rows = zip(
         plan.members,
-        plan.weights.tolist(),
-        plan.coefficients.tolist(),
+        plan.rule.weights.tolist(),
+        plan.rule.coefficients.tolist(),
         chosen.steps,
         strict=True,
     )
@@ -101,8 +103,8 @@ def _described(
             }
             for member, weight, coefficient, step in rows
         ],
-        "rule": plan.rule,
-        "params": plan.rule_params,
+        "rule": plan.rule.name,
+        "params": plan.rule.params,
         "out": str(plan.out),
         "naming": plan.naming,
         "rank": plan.rank,
@@ -120,7 +122,7 @@ def _described(
 def _member_lines(plan: AdapterPlan, chosen: ChosenCheckpoints) -> list[str]:
     lines = []
     for member, weight, step in zip(
-        plan.members, plan.weights.tolist(), chosen.steps, strict=True
+        plan.members, plan.rule.weights.tolist(), chosen.steps, strict=True
     ):
         facts = [f"step {step}"] * (step is not None)
         facts += [f"weight {weight:g}"] * (weight != 1)
@@ -138,7 +140,9 @@ def _print_plan(
         return
     for line in _member_lines(plan, chosen):
         click.echo(printable(line))
-    rank = f"{_ranks(module.largest_rank for module in plan.sums)}, the exact sum"
+    rank = f"at most {_ranks(module.largest_rank for module in plan.sums)}"
+    if plan.is_exact:
+        rank = f"{_ranks(module.largest_rank for module in plan.sums)}, the exact sum"
     if plan.rank is not None:
         rank = f"at most {plan.rank}"
     elif plan.energy is not None:
@@ -149,7 +153,7 @@ def _print_plan(
             [
                 "rule",
                 " ".join(
-                    [plan.rule, *(f"{k}={v}" for k, v in plan.rule_params.items())]
+                    [plan.rule.name, *(f"{k}={v}" for k, v in plan.rule.params.items())]
                 ),
             ],
             ["output", f"{plan.out}" + "/" * plan.is_directory],
@@ -205,7 +209,7 @@ def _print_report(
         _ranks(module.rank for module in modules),
     )
     ranks = f"rank {before} before, {after} after, " * bool(modules)
-    source = f"{plan.rule} of {counted(len(plan.members), 'adapter')}"
+    source = f"{plan.rule.name} of {counted(len(plan.members), 'adapter')}"
     if plan.is_copy:
         source = f"copy of {printable(plan.members[0].name)}"
     out = printable(str(report.out)) + "/" * plan.is_directory

@@ -46,7 +46,8 @@ class PlannedAverage:
         note = different_initializations(plan)
         self.notes = [*notes, *chosen.notes, *([] if note is None else [note])]
         self.notes += [*averages_among(plan), *plan.notes]
-        if len(plan.members) == 1 and not plan.is_conversion:
+        is_single = len(plan.members) == 1 and not plan.members[0].adapters
+        if is_single and not plan.is_conversion:
             self.notes.append("there is only one member: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
@@ -190,6 +191,8 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
     source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
     if plan.is_conversion:
         source = f"conversion of {printable(plan.members[0].name)}"
+    elif len(plan.members) == 1 and plan.members[0].adapters:
+        source = printable(plan.members[0].name)
     by = "" if part is None else f" by part {part}"
     click.echo(
         f"wrote {out}: {source}, "

@@ -31,12 +31,14 @@ def adapter_card(plan: AdapterPlan, digests: Sequence[str]) -> str:
         if adapter.config.get("base_model_name_or_path")
     )
     rank = "with stacked factors, which is exact"
+    if not plan.rule.is_linear:
+        rank = "in the space that their factors span"
     if plan.rank is not None:
         rank = f"compressed to rank {plan.rank}"
     elif plan.energy is not None:
         rank = f"compressed to {plan.energy:g} of the squared singular values"
-    params = ", ".join(f"{key}={value!r}" for key, value in plan.rule_params.items())
-    rule = plan.rule + f" ({params})" * bool(params)
+    params = ", ".join(f"{key}={value!r}" for key, value in plan.rule.params.items())
+    rule = plan.rule.name + f" ({params})" * bool(params)
     lines = ["---", "library_name: peft", *(["base_model:"] if bases else [])]
     lines += [f"- {json.dumps(base, ensure_ascii=False)}" for base in bases]
     lines += ["tags:", "- lora", "- merge", "---", "", "# Merged adapter", ""]
@@ -47,7 +49,7 @@ def adapter_card(plan: AdapterPlan, digests: Sequence[str]) -> str:
         "| --- | --- | --- |",
     ]
     for adapter, weight, digest in zip(
-        plan.members, plan.weights.tolist(), digests, strict=True
+        plan.members, plan.rule.weights.tolist(), digests, strict=True
     ):
         name = public_name(adapter.checkpoint).replace("|", "\\|").replace("\n", " ")
         lines.append(f"| {name} | {weight:g} | `xxh3-128:{digest}` |")

@@ -46,9 +46,11 @@ def average_adapters(
         Path of the output: a directory is written for PEFT; a file, such as
         ``merged.safetensors``, with the names of kohya, or those of diffusers if the
         first adapter has them.
-    rule : {"mean", "task_arithmetic"}, default="mean"
+    rule : str, default="mean"
         "mean" divides by the sum of the weights; "task_arithmetic" is the weighted sum,
-        times its parameter ``scale``.
+        times its parameter ``scale``. Other rules, such as "ties", "tsv" or "iso_c",
+        merge the updates of each module in the space that their factors span; the
+        result has at most the sum of the ranks.
     weights : array-like of shape (n_members,) or None, default=None
         Weight of each adapter, of any sign; None gives all the weight 1.
     rule_params : mapping of str to value or None, default=None

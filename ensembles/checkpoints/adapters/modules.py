@@ -8,6 +8,7 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.adapters.compression import decomposed
+from ensembles.checkpoints.adapters.core_space import core_space
 from ensembles.checkpoints.adapters.plan import AdapterPlan
 from ensembles.checkpoints.adapters.result_names import factor_names
 from ensembles.checkpoints.adapters.terms import (
@@ -79,11 +80,15 @@ def merged_module(
     """
     counted = [term for term in module.terms if term.coefficient != 0]
     groups = grouped(counted or module.terms[:1], digests)
-    # Files of diffusers have no place for a scale.
-    scale = 1.0 if plan.naming == "diffusers" or plan.compresses else module.scale
-    if not plan.compresses:
+    if plan.is_exact:
+        # Files of diffusers have no place for a scale.
+        scale = 1.0 if plan.naming == "diffusers" else module.scale
         return MergedModule(module, groups, groups.rank, scale)
-    factors = summed(groups, scale)
+    scale = 1.0
+    factors = summed(groups, scale) if plan.rule.is_linear else _by_rule(plan, module)
+    if not plan.compresses:
+        stored = _stored(plan, module, factors, scale)
+        return MergedModule(module, groups, factors.rank, scale, stored=stored)
     if not all(np.isfinite(factor).all() for factor in factors):
         raise ValueError(
             f"module {module.name!r} has NaN or infinity in the factors of "
@@ -98,6 +103,23 @@ def merged_module(
     stored = _stored(plan, module, spectrum.truncated(rank), scale)
     squares = float(spectrum.energies.sum())
     return MergedModule(module, groups, rank, scale, energy, squares, stored)
+
+
+def _by_rule(plan: AdapterPlan, module: ModuleSum) -> Factors:
+    """Updates merged by a rule that is no weighted sum; absent ones have rank 0."""
+    first = module.first
+    none = Factors(
+        np.zeros((first.n_experts, 0, first.n_inputs)),
+        np.zeros((first.n_experts, first.n_outputs, 0)),
+    )
+    updates = [none] * len(plan.members)
+    for term in module.terms:
+        a, b = term.update.read()
+        updates[term.member] = Factors(a, term.coefficient * b)
+    rule = plan.rule
+    return core_space(
+        updates, rule.weights, rule=rule.name, rule_params=rule.params, name=module.name
+    )
 
 
 def _owners(plan: AdapterPlan, terms: list[Term]) -> list[str]:

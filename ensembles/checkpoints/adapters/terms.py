@@ -17,6 +17,8 @@ from ensembles.checkpoints.formats.lora.adapter import (
     read_array,
 )
 
+SMALLEST = 1e-30  # scale that is written as an alpha
+
 
 class Term(NamedTuple):
     """Update of a module in one adapter, with its coefficient.
@@ -70,7 +72,8 @@ class ModuleSum:
     def scale(self) -> float:
         """Largest coefficient: the factors of terms that have it are not changed."""
         largest = max((term.coefficient for term in self.terms), key=abs)
-        return largest or 1.0
+        # Alphas of kohya are float32, and an alpha of 0 counts as the rank.
+        return largest if SMALLEST < abs(largest) < 1 / SMALLEST else 1.0
 
     def bias(self, scale: float) -> Float64 | None:
         """Sum of the biases of second factors, divided by the scale of the result."""

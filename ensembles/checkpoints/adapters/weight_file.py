@@ -169,12 +169,14 @@ def recipe(plan: AdapterPlan, digests: Sequence[str], result: str) -> str:
     return json.dumps(
         {
             "version": ensembles.__version__,
-            "rule": plan.rule,
-            "params": plan.rule_params,
-            "weights": plan.weights.tolist(),
+            "rule": plan.rule.name,
+            "params": plan.rule.params,
+            "weights": plan.rule.weights.tolist(),
             "members": [f"xxh3-128:{member}" for member in digests],
             "result": f"xxh3-128:{result}",
             "options": {
+                **{"include": [], "exclude": [], "integers": "error"},
+                "missing": "error",
                 "dtype": None if plan.dtype is None else str(plan.dtype),
                 "rank": plan.rank,
                 "energy": plan.energy,

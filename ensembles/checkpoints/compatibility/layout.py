@@ -340,7 +340,8 @@ def _add_copy(
     match: LayoutMatch, name: str, tensor: Tensor | None, dtype: np.dtype[Any] | None
 ) -> None:
     assert tensor is not None  # the first member has it
-    stored = dtype if dtype is not None and is_float(tensor.dtype) else tensor.dtype
+    is_cast = dtype is not None and is_float(tensor.dtype)
+    stored = dtype if dtype is not None and is_cast else tensor.result_dtype
     match.targets.append(TensorPlan(name, stored, tensor.shape, (tensor,), "copy"))
 
 
@@ -371,7 +372,7 @@ def _add_combined(
     members = tuple(present[index] for index in holders)
     target = TensorPlan(
         name,
-        first.dtype,
+        first.result_dtype,
         first.shape,
         members,
         "combine",
@@ -408,9 +409,10 @@ def _vocabulary_hint(name: str) -> str:
 
 def _precision_notes(targets: Sequence[TensorPlan]) -> Iterator[str]:
     """Note on tensors whose precision differs between members."""
-    mixed = [t for t in targets if len({tensor.dtype for tensor in t.sources}) > 1]
+    mixed = [t for t in targets if len({s.result_dtype for s in t.sources}) > 1]
     if mixed:
-        dtypes = sorted({str(t.dtype) for target in mixed for t in target.sources})
+        every = {tensor.result_dtype for target in mixed for tensor in target.sources}
+        dtypes = sorted(map(str, every))
         yield (
             f"{len(mixed)} tensors have different precisions in the members "
             f"({', '.join(dtypes)}), such as {mixed[0].name}, written as "

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.directories.auxiliary_files import auxiliary_files
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats import detection, state_dict
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, UnsupportedSource
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys, UnsupportedSource
 from ensembles.checkpoints.formats.lora.adapter import Adapter
 from ensembles.checkpoints.formats.lora.peft import parse
 from ensembles.checkpoints.formats.lora.read import adapter_of, is_adapter
@@ -58,6 +59,25 @@ def open_adapter(member: AdapterSource, index: int = 0) -> Adapter:
         if isinstance(tensor.source, UnsupportedSource):
             raise ValueError(tensor.source.message)
     return adapter_of(checkpoint)
+
+
+def open_with_adapters(
+    member: AdapterSource, index: int, *, key: Keys = None
+) -> Checkpoint:
+    """Layout of a checkpoint, or of an adapter, whose tensors are not averaged.
+
+    Parameters
+    ----------
+    member, index, key
+        As in `ensembles.checkpoints.directories.open.read_layout`.
+
+    Returns
+    -------
+    Checkpoint
+    """
+    if isinstance(member, str | os.PathLike) and has_adapter(Path(member)):
+        return open_adapter(member, index).checkpoint
+    return open_checkpoint(member, index, key=key)
 
 
 def has_adapter(path: Path) -> bool:

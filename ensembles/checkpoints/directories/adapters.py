@@ -49,6 +49,10 @@ ADAPTER = re.compile(
     + "|".join(f"(?P<f{i}>{pattern})" for i, pattern in enumerate(FAMILIES.values()))
     + r")(?:[./].*)?"
 )
+MERGE_ADAPTERS = (  # advice in messages
+    "merge each adapter into its base model first, or LoRA adapters with each other by "
+    "average_adapters (ensemble avg without --base)"
+)
 RANK = re.compile(r"(alpha|rank|r|scale|scaling|lambda_layer)")
 NUMBER = re.compile(r"\d+")
 MOST = 0.8  # fraction of low-rank tensors above which a file is an adapter

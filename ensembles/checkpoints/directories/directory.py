@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.directories.adapters import adapter_in
+from ensembles.checkpoints.directories.adapters import MERGE_ADAPTERS, adapter_in
 from ensembles.checkpoints.directories.auxiliary_files import (
     auxiliary_files,
     link_root,
@@ -132,7 +132,7 @@ def _config(path: Path) -> dict[str, Any]:
         if peft_type not in LINEAR:
             raise ValueError(
                 f"{path} is a PEFT adapter: the mean of its factors is not the mean of "
-                "its updates; merge each adapter into its base model first"
+                f"its updates; {MERGE_ADAPTERS}"
             )
         listed = adapter
     config = read_json(listed) if listed.exists() else {}

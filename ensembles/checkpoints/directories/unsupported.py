@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ensembles.checkpoints.directories.adapters import adapter_in
+from ensembles.checkpoints.directories.adapters import MERGE_ADAPTERS, adapter_in
 from ensembles.checkpoints.directories.quantization import quantized_by
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.dtypes import is_float
@@ -40,8 +40,7 @@ def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
         family, shown = adapter
         yield (
             f"{checkpoint.name} is a {family} adapter (tensor {shown!r}): the mean of "
-            "its factors is not the mean of its updates; merge each adapter into its "
-            "base model first"
+            f"its factors is not the mean of its updates; {MERGE_ADAPTERS}"
         )
     quantized = quantized_by(checkpoint)
     if quantized:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,12 +42,21 @@ class Tensor(NamedTuple):
         File or array that holds the bytes.
     offset : int
         Position of the first byte in ``source``.
+    narrow : dtype or None, default=None
+        Dtype of the tensor in a result, for tensors that are computed in a wider one;
+        None is ``dtype``.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     source: Source
     offset: int
+    narrow: np.dtype[Any] | None = None
+
+    @property
+    def result_dtype(self) -> np.dtype[Any]:
+        """Dtype of the tensor in a result, unless another one is asked for."""
+        return self.dtype if self.narrow is None else self.narrow
 
     @property
     def size(self) -> int:
@@ -129,9 +138,10 @@ class FileSource:
         self.size = status.st_size
         self._modified = status.st_mtime_ns
 
-    def __del__(self) -> None:
+    # At the end of the interpreter, modules have no functions anymore.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_fd"):
-            os.close(self._fd)
+            close(self._fd)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""
@@ -308,6 +318,8 @@ class Checkpoint:
     made_from : tuple of Checkpoint, default=()
         Checkpoints that the tensors of a virtual one are from, such as a stack of the
         layers of several; empty for others.
+    adapters : tuple of Checkpoint, default=()
+        Adapters whose updates are added to the tensors when they are read.
     """
 
     name: str
@@ -331,6 +343,7 @@ class Checkpoint:
     beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     made_from: tuple[Checkpoint, ...] = ()
+    adapters: tuple[Checkpoint, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.names:

@@ -12,9 +12,14 @@ from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.member_moments import MomentsSource
 from ensembles.checkpoints.compatibility.settings import TensorSettings
+from ensembles.checkpoints.directories.adapter_files import (
+    has_adapter,
+    open_with_adapters,
+)
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys, Tensor
 from ensembles.checkpoints.formats.detection import read_metadata
+from ensembles.checkpoints.inspection.adapter_members import verify_adapters
 from ensembles.checkpoints.inspection.findings import Verification
 from ensembles.checkpoints.inspection.result_files import (
     verify_card,
@@ -26,8 +31,8 @@ from ensembles.checkpoints.merging.digests import Digested, digest, read_blocks
 from ensembles.checkpoints.merging.provenance import OPTIONS, TENSORS
 from ensembles.checkpoints.merging.relations import recipe_of
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
-from ensembles.checkpoints.planning.plan import Plan, plan, repeat_tied
-from ensembles.checkpoints.planning.shards import prefix_of
+from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.checkpoints.planning.shards import prefix_of, repeat_tied
 from ensembles.parallel import resolve_n_threads
 from ensembles.rules.rule import Rule
 
@@ -115,7 +120,9 @@ def verify(
     if result.is_directory:
         verify_recipes(found, result)
         verify_card(found)
-    if members or moments or base is not None:
+    if members and found.recipe.get("adapters"):
+        verify_adapters(found, members, n_threads, progress)
+    elif members or moments or base is not None:
         planned = _planned(found, result, members, base, moments, key)
         _verify_members(found, planned, moments, tensors, n_threads, progress)
         if result.is_directory and planned.members[0].is_directory:
@@ -131,7 +138,7 @@ def _opened(out: str | os.PathLike[str], key: Keys) -> Checkpoint:
     if isinstance(recorded, list) and recorded and {*map(type, recorded)} == {str}:
         return open_checkpoint(out, 0, key=tuple(recorded))
     try:
-        return open_checkpoint(out, 0)
+        return open_with_adapters(out, 0)
     except ValueError:
         if not key:
             raise
@@ -258,6 +265,10 @@ def _compare_whole(found: Verification, result: Checkpoint, whole: str) -> None:
         found.unverified.append(PART)
 
 
+def _is_adapter(member: Member) -> bool:
+    return isinstance(member, str | os.PathLike) and has_adapter(Path(member))
+
+
 def _stand_in(stack: Array, weights: Array, *, base: Array) -> Array:
     """Stand for a rule with a base in a plan that is not carried out."""
     return base
@@ -279,7 +290,9 @@ def _planned(
             f"{found.path} was averaged from {n_members} members, found "
             f"{len(members)}; pass all of them, in their order"
         )
-    if (base is None) != ("base" not in recipe):
+    # Adapters among the members need a base that the rule did not use.
+    is_of_adapters = "base" not in recipe and any(map(_is_adapter, members))
+    if (base is None) != ("base" not in recipe) and not is_of_adapters:
         fix = "leave base=PATH out" if base is not None else "pass base=PATH too"
         has = "no base" if base is not None else "a base"
         raise ValueError(f"{found.path} was averaged with {has}; {fix}")
@@ -291,7 +304,7 @@ def _planned(
         )
     if moments:
         options |= {"rule": recipe["rule"], "moments": moments}
-    elif base is not None:
+    elif base is not None and not is_of_adapters:
         options["rule"] = Rule(_stand_in, needs_base=True)
     if "moments" in recipe and not moments:
         found.unverified.append(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import ensembles
 from ensembles.checkpoints.compatibility.configuration import CARD
@@ -43,7 +44,7 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
         Markdown with YAML metadata.
     """
     names = [public_name(checkpoint) for checkpoint in plan.checkpoints]
-    parts = [part for c in plan.checkpoints for part in (c.made_from or (c,))]
+    parts = [part for c in plan.checkpoints for part in _parts(c)]
     lines = ["---", "base_model:"]
     lines += [
         f"- {json.dumps(name, ensure_ascii=False)}"
@@ -90,6 +91,9 @@ def public_name(member: Checkpoint) -> str:
         Repository name if the path is in the Hugging Face Hub cache, else the last part
         of the path, with its parent for a file or a generic name (``checkpoint-500``).
     """
+    if member.adapters:
+        parts = replace(member, adapters=()), *member.adapters
+        return " + ".join(map(public_name, parts))
     if member.made_from:
         return "layers of " + ", ".join(_once([*map(public_name, member.made_from)]))
     if member.path is None:
@@ -100,6 +104,15 @@ def public_name(member: Checkpoint) -> str:
         return f"{cached[1]}/{cached[2]}"
     generic = not member.is_directory or GENERIC.fullmatch(path.name)
     return f"{path.parent.name}/{path.name}" if generic else path.name
+
+
+def _parts(member: Checkpoint) -> Iterator[Checkpoint]:
+    """Checkpoints that a member is made from, and adapters that are added to it."""
+    for part in member.made_from:
+        yield from _parts(part)
+    if not member.made_from:
+        yield replace(member, adapters=())
+    yield from member.adapters
 
 
 def _agreed(members: Sequence[Checkpoint]) -> dict[str, str]:

@@ -52,19 +52,23 @@ def _rescales(r: float = 0.0) -> bool:
 
 
 @register(
-    RULES, passes=[Pass(_count, _factors, _rescales)], needs_base=True, signed=True
+    RULES,
+    passes=[Pass(_count, _factors, _rescales, fused=False)],
+    needs_base=True,
+    signed=True,
+    fused=True,
 )
 def ram(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: Float64 | None,
     epsilon: float = 1e-5,
     r: float = 0.0,
     alpha: float = 1.0,
     scope: Literal["tensor", "model"] = "model",
-) -> Float64:
+) -> Array:
     """Reinforced agent merging, base plus unique changes plus the mean of shared ones.
 
     A member changed an entry if it differs from the base by more than ``epsilon``. If

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.kernels.casting import widen
-from ensembles.kernels.gram import difference_squares
-from ensembles.kernels.task_vectors.active_deltas import merge_majority, variances
 from ensembles.kernels.task_vectors.magnitudes import (
+    N_BINS,
     Bins,
     count_lower,
     count_upper,
     find_bins,
     find_magnitudes,
 )
+from ensembles.kernels.task_vectors.selected_deltas import (
+    merge_selected,
+    selected_squares,
+    variances,
+)
+from ensembles.kernels.task_vectors.stored_members import PIECE
+from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
-from ensembles.rules.statistics import blockwise
 from ensembles.rules.table import RULES
 
 
@@ -31,15 +36,20 @@ class _Shares(NamedTuple):
     coefficients: Float64
 
 
-def _variance(stack: Float64, weights: Float64) -> Float64:
-    """Variance over members with a weight, in a single row."""
-    return variances(stack if weights.all() else stack[weights != 0])[None]
+def _pieces_of_variances(stack: Array, weights: Float64) -> Iterator[Float64]:
+    """Variance over members with a weight, in pieces of a single row."""
+    rows = slice(None) if weights.all() else weights != 0
+    for start, stop in chunks(stack.shape[1], PIECE):
+        yield variances(stack[rows, start:stop])[None]
 
 
 def _count_upper(
-    stack: Float64, *, base: Float64, weights: Float64, total: Counts | None
+    stack: Array, *, base: Array, weights: Float64, total: Counts | None
 ) -> Counts:
-    return count_upper(_variance(stack, weights), np.zeros(base.size), total)
+    total = np.zeros((1, N_BINS), np.int64) if total is None else total
+    for piece in _pieces_of_variances(stack, weights):
+        count_upper(piece, np.zeros(piece.size), total)
+    return total
 
 
 def _bins(total: Counts, weights: Float64, *, density: float = 1.0) -> Bins | None:
@@ -50,16 +60,19 @@ def _bins(total: Counts, weights: Float64, *, density: float = 1.0) -> Bins | No
 
 
 def _count_lower(
-    stack: Float64,
+    stack: Array,
     *,
-    base: Float64,
+    base: Array,
     weights: Float64,
     state: Bins | None,
     total: Counts | None,
 ) -> Counts:
-    if state is None:
-        return np.zeros(1, np.int64) if total is None else total
-    return count_lower(_variance(stack, weights), np.zeros(base.size), total, state)
+    if total is None:
+        total = np.zeros((1, 1, N_BINS), np.int64)
+    if state is not None:
+        for piece in _pieces_of_variances(stack, weights):
+            count_lower(piece, np.zeros(piece.size), total, state)
+    return total
 
 
 def _threshold(total: Counts, weights: Float64, *, state: Bins | None) -> float:
@@ -71,34 +84,12 @@ def _selects(density: float = 1.0) -> bool:
     return density != 1
 
 
-def _selected(
-    stack: Float64, base: Float64, weights: Float64, threshold: float
-) -> Float64:
-    """Members with a weight, equal to the base where they differ too little."""
-    stack = stack if weights.all() else stack[weights != 0]
-    if threshold > 0:
-        stack = np.where(variances(stack) < threshold, base, stack)
-    return stack
-
-
 def _squares(
     stack: Array, *, base: Array, weights: Float64, state: float | None
 ) -> Float64:
     """Sums of squares of the selected differences of each member with a weight."""
-    if not state:
-        stack = stack if weights.all() else stack[weights != 0]
-        return difference_squares(stack, base)
-    statistics = blockwise(_selected_squares)
-    return np.asarray(statistics(stack, base, weights=weights, threshold=state))
-
-
-def _selected_squares(
-    block: Array, *, base: Array, weights: Float64, threshold: float
-) -> Float64:
-    stack, origin = widen(block), widen(base[None])[0]
-    selected = _selected(stack, origin, weights, threshold)
-    squares = difference_squares(selected, origin)  # of one block, or empty
-    return np.asarray(squares.sum(axis=0))
+    stack = stack if weights.all() else stack[weights != 0]
+    return selected_squares(stack, base, state or 0.0)
 
 
 def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
@@ -115,21 +106,22 @@ def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _
     passes=[
         Pass(_count_upper, _bins, _selects),
         Pass(_count_lower, _threshold, _selects),
-        Pass(_squares, _coefficients, fused=True),
+        Pass(_squares, _coefficients),
     ],
     needs_base=True,
     weight_sum_matters=False,
+    fused=True,
 )
 def sce(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: _Shares,
     density: float = 1.0,
     unselected: Literal["drop", "keep"] = "drop",
     normalize: bool = False,
-) -> Float64:
+) -> Array:
     """Select, calculate and erase: task vectors weighted by their squares.
 
     For each tensor, the entries are selected whose variance over the members is
@@ -185,5 +177,7 @@ def sce(
     check_choice("sce", "unselected", unselected, ("drop", "keep"))
     check_choice("sce", "normalize", normalize, (True, False))
     threshold = state.threshold if unselected == "drop" else 0.0
-    stack = _selected(stack, base, weights, threshold)
-    return merge_majority(stack, base, state.coefficients, normalize=normalize)
+    stack = stack if weights.all() else stack[weights != 0]
+    return merge_selected(
+        stack, base, state.coefficients, threshold, normalize=normalize
+    )

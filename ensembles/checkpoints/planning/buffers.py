@@ -179,8 +179,8 @@ def _buffer_bytes(
     n_bytes += max((8 * SOLVED * tensor.size for tensor in whole), default=0)
     block = _block_size(target, rule, params)
     has_units = unit_of(target, rule, params) != "element"
-    if not (rule.fused and {*dtypes} == {target.dtype}):
-        # Statistics convert a block to float64 at once, the rest smaller pieces.
+    if has_units or not (rule.fused and {*dtypes} == {target.dtype}):
+        # Statistics and units are converted to float64 at once, the rest in pieces.
         converted = block if rule.passes or has_units else PIECE // len(dtypes)
         n_bytes += 8 * len(dtypes) * min(size, converted)
     return n_bytes + 8 * rule.workspace * min(size, block) * has_units

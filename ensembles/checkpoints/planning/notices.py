@@ -234,6 +234,8 @@ def _identity(member: Checkpoint) -> Hashable:
             for name, tensor in member.layout.items()
         )
     path = os.path.realpath(str(member.path))
+    if member.adapters:
+        return path, *map(_identity, member.adapters)
     if member.is_directory:
         return path
     status = os.stat(path)

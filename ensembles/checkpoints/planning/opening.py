@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from ensembles.checkpoints.compatibility.member_moments import (
@@ -13,9 +14,13 @@ from ensembles.checkpoints.compatibility.member_moments import (
     open_moments,
 )
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
-from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.directories.adapter_files import has_adapter, open_adapter
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
+from ensembles.checkpoints.methods.builtin import RULES
+from ensembles.checkpoints.views.adapted import adapted, open_adapted
 from ensembles.checkpoints.views.experts import match_expert_layouts, router_note
+from ensembles.rules.rule import Rule
 
 SHOWN = 20  # problems in one error
 
@@ -46,6 +51,7 @@ def open_all(
     base: Member | None,
     moments: Sequence[MomentsSource] | None,
     key: Keys,
+    rule: str | Rule,
 ) -> OpenedCheckpoints:
     """Open members, base and moments, with one error that lists all problems.
 
@@ -59,6 +65,9 @@ def open_all(
         Second moments of the data of each member; None without moments.
     key : str, sequence of str or None
         Key of the state dict in PyTorch checkpoints; None finds it.
+    rule : str or Rule
+        Rule of the plan. The base is left out of the result if only adapters among the
+        members need it.
 
     Returns
     -------
@@ -80,16 +89,23 @@ def open_all(
         raise ValueError("there must be at least one member, found none")
     opened: list[Checkpoint] = []
     errors: list[Exception] = []
-    for index, member in enumerate(members):
-        try:
-            opened.append(read_layout(member, index, key=key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
+    opened_base = base_error = None
     if base is not None:
         try:
-            opened.append(_open_base(base, key))
+            opened_base = _open_base(base, key)
+        except (OSError, ValueError) as error:
+            base_error = error
+    for index, member in enumerate(members):
+        if base_error is not None and _is_adapter(member):
+            continue  # it needs the base
+        try:
+            opened.append(_open_member(member, index, key, opened_base))
         except (OSError, ValueError) as error:
             errors.append(error)
+    if opened_base is not None:
+        opened.append(opened_base)
+    if base_error is not None:
+        errors.append(base_error)
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -109,7 +125,30 @@ def open_all(
     notes += router_note(opened if base is None else opened[:-1])
     if base is None:
         return OpenedCheckpoints(tuple(opened), None, opened_moments, notes)
-    return OpenedCheckpoints(tuple(opened[:-1]), opened[-1], opened_moments, notes)
+    *opened, last = opened
+    kept = last if _uses_base(rule, opened) else None
+    return OpenedCheckpoints(tuple(opened), kept, opened_moments, notes)
+
+
+def _open_member(
+    member: Member, index: int, key: Keys, base: Checkpoint | None
+) -> Checkpoint:
+    """Open a member; an adapter is added to the base."""
+    if base is None or not _is_adapter(member):
+        return open_adapted(member, index, key=key)
+    return adapted(replace(base, name=str(base.path or "base")), open_adapter(member))
+
+
+def _is_adapter(member: Member) -> bool:
+    """Whether a member is the path of an adapter."""
+    return isinstance(member, str | os.PathLike) and has_adapter(Path(member))
+
+
+def _uses_base(rule: str | Rule, members: Sequence[Checkpoint]) -> bool:
+    """Whether the base is more than that of adapters among the members."""
+    found = RULES.get(rule) if isinstance(rule, str) else rule
+    has_adapters = any(member.adapters for member in members)
+    return not has_adapters or found is None or found.needs_base
 
 
 def _open_base(base: Member, key: Keys) -> Checkpoint:
@@ -118,7 +157,7 @@ def _open_base(base: Member, key: Keys) -> Checkpoint:
         raise TypeError(
             f"base must be a path or a state dict, found {type(base).__name__}"
         )
-    opened = read_layout(base, 0, key=key)
+    opened = open_adapted(base, 0, key=key)
     if opened is base:  # streams recognize the object
         return opened
     return replace(opened, name=f"base {opened.path}" if opened.path else "base")

@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import is_card
 from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stacks
 from ensembles.checkpoints.compatibility.settings import TensorSettings
-from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import silent
+from ensembles.checkpoints.planning.destination import output_format
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.recipes.document import (
@@ -30,6 +32,7 @@ from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
+from ensembles.checkpoints.views.adapted import open_adapted
 
 
 def plan_recipe(
@@ -84,7 +87,8 @@ def plan_recipe(
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
-    if options.get("shard_size") is None and members[0].made_from and like.is_directory:
+    is_directory = out is not None and output_format(Path(out)) == "directory"
+    if is_directory and members[0].made_from and options.get("shard_size") is None:
         options["shard_size"] = _largest_part(like)
     planned = plan(
         members,
@@ -169,7 +173,7 @@ def _opened(
         try:
             if isinstance(member, str):
                 member = model_path(member)
-            models[source.model] = read_layout(member, len(models))
+            models[source.model] = open_adapted(member, len(models))
         except (OSError, ValueError) as error:
             errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")
     if errors:

@@ -1,14 +1,19 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Entries that members changed in different ways: by how many, and how differently."""
+"""Entries that members changed: by how many, and their sums."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.kernels.jit import LANE, compiled, use_loops
-
-EPS = 2.0**-52
+from ensembles.kernels.jit import compiled, use_loops
+from ensembles.kernels.task_vectors.stored_members import (
+    SPAN,
+    merge_stored,
+    read_delta,
+    read_lane,
+    write_lane,
+)
 
 
 def count_active(stack: Float64, base: Float64, epsilon: float) -> Array:
@@ -40,19 +45,19 @@ def count_active(stack: Float64, base: Float64, epsilon: float) -> Array:
 
 
 def merge_active(
-    stack: Float64,
-    base: Float64,
+    stack: Array,
+    base: Array,
     weights: Float64,
     unique_weights: Float64,
     epsilon: float,
-) -> Float64:
+) -> Array:
     """Base plus the changes of the members: a single one, or the mean of several.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_members, size), float64
+    stack : ndarray of shape (n_members, size), a float format
         Members along axis 0.
-    base : ndarray of shape (size,), float64
+    base : ndarray of shape (size,), dtype of ``stack``
         Common ancestor of the members.
     weights : ndarray of shape (n_members,)
         Factor of each member's change where several members changed an entry.
@@ -63,134 +68,25 @@ def merge_active(
 
     Returns
     -------
-    ndarray of shape (size,), float64
+    ndarray of shape (size,), dtype of ``stack``
     """
-    out = np.empty(base.size)
-    if use_loops(4 * stack.size):
+
+    def loop(stack: Array, base: Array, start: int, out: Array) -> None:
         _merge_active(stack, base, weights, unique_weights, epsilon, out)
-        return out
-    sums, unique, n_active = np.zeros((3, base.size))
-    for row, weight, alone in zip(stack, weights, unique_weights, strict=True):
-        delta = row - base
-        is_active = ~(np.abs(delta) <= epsilon)
-        sums += np.where(is_active, weight * delta, 0.0)
-        unique += np.where(is_active, alone * delta, 0.0)
-        n_active += is_active
-    shared = sums / np.maximum(n_active, 1.0)
-    return np.asarray(base + np.where(n_active == 1, unique, shared))
 
+    def reference(stack: Array, base: Array, start: int, out: Array) -> None:
+        sums, unique, n_active = np.zeros((3, base.size))
+        for row, weight, alone in zip(stack, weights, unique_weights, strict=True):
+            delta = row - base
+            is_active = ~(np.abs(delta) <= epsilon)
+            sums += np.where(is_active, weight * delta, 0.0)
+            unique += np.where(is_active, alone * delta, 0.0)
+            n_active += is_active
+        shared = sums / np.maximum(n_active, 1.0)
+        out[:] = base + np.where(n_active == 1, unique, shared)
+        out[np.isnan(out)] = np.nan
 
-def variances(stack: Float64) -> Float64:
-    """Variance of each entry over the members, zero only if all are equal.
-
-    The mean square of the differences of all pairs, which do not cancel.
-
-    Parameters
-    ----------
-    stack : ndarray of shape (n_members, size), float64
-        Members along axis 0.
-
-    Returns
-    -------
-    ndarray of shape (size,), float64
-    """
-    out = np.zeros(stack.shape[1])
-    if use_loops(stack.size * len(stack)):
-        _variances(stack, out)
-        return out
-    for first, row in enumerate(stack):
-        for other in stack[first + 1 :]:
-            difference = row - other
-            out += difference * difference
-    return np.asarray(out / max(len(stack) ** 2, 1))
-
-
-def merge_majority(
-    stack: Float64, base: Float64, coefficients: Float64, *, normalize: bool
-) -> Float64:
-    """Base plus the weighted changes that have the sign of the sum of changes.
-
-    A sum that is zero up to the rounding of its terms, within ``n_members * 2**-52``
-    of their magnitudes, is positive, so that the order of the members is irrelevant.
-
-    Parameters
-    ----------
-    stack : ndarray of shape (n_members, size), float64
-        Members along axis 0.
-    base : ndarray of shape (size,), float64
-        Common ancestor of the members.
-    coefficients : ndarray of shape (n_members,), not negative
-        Factor of each member's changes.
-    normalize : bool
-        Whether the sum is divided by the coefficients of the members that have the sign
-        at an entry.
-
-    Returns
-    -------
-    ndarray of shape (size,), float64
-        NaN where a change is NaN.
-    """
-    slack = len(stack) * EPS
-    out = np.empty(base.size)
-    if use_loops(4 * stack.size):
-        _merge_majority(stack, base, coefficients, normalize, slack, out)
-        return out
-    totals, sizes, sums, shares = np.zeros((4, base.size))
-    for row in stack:
-        totals += row - base
-        sizes += np.abs(row - base)
-    sign = np.where(totals >= -slack * sizes, 1.0, -1.0)
-    for row, coefficient in zip(stack, coefficients, strict=True):
-        delta = row - base
-        is_counted = sign * delta > 0
-        sums += np.where(is_counted, coefficient * delta, 0.0)
-        shares += np.where(is_counted, coefficient, 0.0)
-    if normalize:
-        sums /= np.where(shares == 0, 1.0, shares)
-    return np.where(np.isnan(totals), np.nan, base + sums)
-
-
-@compiled
-def _merge_majority(stack, base, coefficients, normalize, slack, out):
-    lanes = np.empty((3, LANE))
-    sign, sizes, shares = lanes[0], lanes[1], lanes[2]
-    for start in range(0, base.size, LANE):
-        size = min(LANE, base.size - start)
-        origin, sums = base[start : start + size], out[start : start + size]
-        for j in range(size):
-            sign[j], sizes[j], shares[j], sums[j] = 0.0, 0.0, 0.0, 0.0
-        for i in range(len(stack)):
-            row = stack[i, start : start + size]
-            for j in range(size):
-                sign[j] += row[j] - origin[j]
-                sizes[j] += abs(row[j] - origin[j])
-        for j in range(size):
-            elected = 1.0 if sign[j] >= -slack * sizes[j] else -1.0
-            sign[j] = elected if sign[j] == sign[j] else np.nan
-        for i in range(len(stack)):
-            row, coefficient = stack[i, start : start + size], coefficients[i]
-            for j in range(size):
-                delta = row[j] - origin[j]
-                is_counted = sign[j] * delta > 0
-                sums[j] += coefficient * delta if is_counted else 0.0
-                shares[j] += coefficient if is_counted else 0.0
-        for j in range(size):
-            share = shares[j] if normalize and shares[j] != 0.0 else 1.0
-            value = origin[j] + sums[j] / share
-            sums[j] = value if sign[j] == sign[j] else np.nan
-
-
-@compiled
-def _variances(stack, out):
-    for first in range(len(stack)):
-        for second in range(first + 1, len(stack)):
-            row, other = stack[first], stack[second]
-            for j in range(out.size):
-                difference = row[j] - other[j]
-                out[j] += difference * difference
-    divisor = np.float64(max(len(stack) ** 2, 1))
-    for j in range(out.size):
-        out[j] /= divisor
+    return merge_stored(loop, reference, stack, base, cost=4)
 
 
 @compiled
@@ -211,17 +107,47 @@ def _count_active(stack, base, epsilon, out):
 
 @compiled
 def _merge_active(stack, base, weights, unique_weights, epsilon, out):
-    n_active = np.zeros(base.size)
-    unique = np.zeros(base.size)
-    out[:] = 0.0
+    lanes, words = np.empty((5, SPAN)), np.empty(SPAN, np.uint32)
+    origin, delta, sums, n_active = lanes[0], lanes[1], lanes[2], lanes[3]
+    is_same = True
     for i in range(len(weights)):
-        row, weight, alone = stack[i], weights[i], unique_weights[i]
-        for j in range(out.size):
-            delta = row[j] - base[j]
-            is_active = not abs(delta) <= epsilon
-            out[j] += weight * delta if is_active else 0.0
-            unique[j] += alone * delta if is_active else 0.0
-            n_active[j] += 1.0 if is_active else 0.0
-    for j in range(out.size):
-        shared = out[j] / max(n_active[j], 1.0)
-        out[j] = base[j] + (unique[j] if n_active[j] == 1.0 else shared)
+        is_same &= weights[i] == unique_weights[i]
+    # With one factor for both, a sum of one term is the unique change.
+    unique = sums if is_same else lanes[4]
+    for start in range(0, out.size, SPAN):
+        stop = min(start + SPAN, out.size)
+        read_lane(base[start:stop], origin)
+        lanes[2:] = 0.0
+        for i in range(len(weights)):
+            read_delta(stack[i, start:stop], origin, delta)
+            _add_active(delta, weights[i], epsilon, sums, n_active)
+            if not is_same:
+                _add_alone(delta, unique_weights[i], epsilon, unique)
+        _add_to_base(origin, unique, n_active, sums)
+        write_lane(sums, words, out[start:stop])
+
+
+@compiled
+def _add_active(deltas, weight, epsilon, sums, n_active):
+    for j in range(deltas.size):
+        is_active = not abs(deltas[j]) <= epsilon
+        sums[j] += weight * deltas[j] if is_active else 0.0
+        n_active[j] += 1.0 if is_active else 0.0
+
+
+@compiled
+def _add_alone(deltas, weight, epsilon, unique):
+    for j in range(deltas.size):
+        is_active = not abs(deltas[j]) <= epsilon
+        unique[j] += weight * deltas[j] if is_active else 0.0
+
+
+@compiled
+def _add_to_base(origin, unique, n_active, sums):
+    for j in range(sums.size):
+        sums[j] = unique[j] if n_active[j] == 1.0 else sums[j]
+        n_active[j] = n_active[j] if n_active[j] > 1.0 else 1.0
+    np.divide(sums, n_active, sums)  # unlike /, it is vectorized
+    for j in range(sums.size):
+        value = origin[j] + sums[j]
+        sums[j] = value if value == value else np.nan

@@ -10,15 +10,21 @@ bin finds the magnitude. Counts are integers, so that the order of blocks is irr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Array, Counts, Float64
-from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import widen
-from ensembles.kernels.jit import LANE, compiled, use_loops
+from ensembles.kernels.jit import compiled, use_loops
+from ensembles.kernels.task_vectors.stored_members import (
+    PIECE,
+    as_read,
+    is_read,
+    read_delta,
+    read_lane,
+)
 from ensembles.parallel import chunks
 
 HALF = 17  # bits of a magnitude in each of the two histograms
@@ -67,7 +73,7 @@ def count_upper(stack: Array, base: Array, total: Counts | None) -> Counts:
     with_loops = use_loops(2 * stack.size)
     for members, origin in _pieces(stack, base, with_loops):
         if with_loops:
-            _count_upper(members, origin, total)
+            _count_upper(as_read(members), as_read(origin), total)
             continue
         for row, counts in zip(members, total, strict=True):
             np.add.at(counts, _magnitudes(row, origin) >> HALF, 1)
@@ -97,7 +103,7 @@ def count_lower(stack: Array, base: Array, total: Counts | None, state: Bins) ->
     with_loops = use_loops(2 * stack.size)
     for members, origin in _pieces(stack, base, with_loops):
         if with_loops:
-            _count_lower(members, origin, state.upper, total)
+            _count_lower(as_read(members), as_read(origin), state.upper, total)
             continue
         for row, uppers, member_counts in zip(members, state.upper, total, strict=True):
             magnitudes = _magnitudes(row, origin)
@@ -110,11 +116,11 @@ def count_lower(stack: Array, base: Array, total: Counts | None, state: Bins) ->
 def _pieces(
     stack: Array, base: Array, with_loops: bool
 ) -> Iterator[tuple[Array, Array]]:
-    """Pieces in float64; for loops the bits of bfloat16, without a conversion."""
-    if with_loops and FLOATS[stack.dtype].mantissa == 7:
-        yield stack.view(np.uint16), base.view(np.uint16)
+    """Pieces in float64; for loops all elements of a format that they read."""
+    if with_loops and is_read(stack.dtype):
+        yield stack, base
         return
-    for start, stop in chunks(base.size, LANE * 16):
+    for start, stop in chunks(base.size, PIECE):
         members = np.ascontiguousarray(widen(stack[:, start:stop]))
         yield members, widen(base[None, start:stop])[0]
 
@@ -134,7 +140,7 @@ def find_bins(total: Counts, ranks: Counts) -> Bins:
     Bins
     """
     found = [
-        [_find(counts, rank) for rank in member_ranks]
+        _find(counts, member_ranks)
         for counts, member_ranks in zip(total, ranks.tolist(), strict=True)
     ]
     upper, rest = np.array(found, np.int64).transpose(2, 0, 1)
@@ -158,28 +164,30 @@ def find_magnitudes(total: Counts, bins: Bins) -> Float64:
         infinity at the rank of a NaN.
     """
     lower = [
-        [_find(counts, rank)[0] for counts, rank in zip(*member, strict=True)]
+        [_find(counts, [rank])[0][0] for counts, rank in zip(*member, strict=True)]
         for member in zip(total, bins.ranks.tolist(), strict=True)
     ]
     magnitudes = np.minimum(bins.upper << HALF | np.array(lower, np.int64), INFINITY)
     return np.asarray((magnitudes << CUT).view(np.float64))
 
 
-def _find(counts: Counts, rank: int) -> tuple[int, int]:
-    """Bin that has a rank from the right, and the rank in the bin."""
+def _find(counts: Counts, ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """Bins that have ranks from the right, and the ranks in these bins."""
     rows = counts.reshape(-1, WIDTH)
-    if not counts.any():  # no deltas
-        return 0, 0
-    row, rank = _find_in(rows.sum(axis=1), rank)
-    column, rank = _find_in(rows[row], rank)
-    return row * WIDTH + column, rank
+    n_until = np.cumsum(rows.sum(axis=1)[::-1])
+    found = []
+    for rank in ranks if n_until[-1] else []:
+        row, in_row = _find_in(n_until, rank)
+        column, in_bin = _find_in(np.cumsum(rows[row, ::-1]), in_row)
+        found.append((row * WIDTH + column, in_bin))
+    return found or [(0, 0)] * len(ranks)  # no deltas
 
 
-def _find_in(counts: Counts, rank: int) -> tuple[int, int]:
-    n_until = np.cumsum(counts[::-1])
+def _find_in(n_until: Counts, rank: int) -> tuple[int, int]:
+    """Index from the left of a cumulative count from the right, and the rank in it."""
     index = int(np.searchsorted(n_until, rank))
-    n_before = int(n_until[index] - counts[::-1][index])
-    return len(counts) - 1 - index, rank - n_before
+    n_before = int(n_until[index - 1]) if index else 0
+    return len(n_until) - 1 - index, rank - n_before
 
 
 def deltas_between(
@@ -235,13 +243,13 @@ def _magnitudes(row: Float64, base: Float64) -> Counts:
 
 @compiled
 def _count_upper(stack, base, total):
-    n_members = len(stack)
+    n_members, origin = len(stack), np.empty(SPAN)
     deltas, uppers = np.empty(SPAN), np.empty((n_members, SPAN), np.uint32)
     for start in range(0, base.size, SPAN):
         size = min(SPAN, base.size - start)
+        read_lane(base[start : start + size], origin)
         for i in range(n_members):
-            row = stack[i, start : start + size]
-            _subtract(row, base[start : start + size], deltas)
+            read_delta(stack[i, start : start + size], origin, deltas)
             _upper_bits(deltas, uppers[i])
         whole = n_members - n_members % 3
         for i in range(0, whole, 3):
@@ -268,32 +276,25 @@ def _increment(row, counts):
 
 @compiled
 def _count_lower(stack, base, bins, total):
-    deltas = np.empty(SPAN)
-    cut, half, lower = np.uint64(CUT), np.uint64(HALF), np.uint64(LOWER)
+    deltas, uppers = np.empty(SPAN), np.empty(SPAN, np.uint32)
+    origin = np.empty(SPAN)
     for start in range(0, base.size, SPAN):
         size = min(SPAN, base.size - start)
+        read_lane(base[start : start + size], origin)
         for i in range(len(stack)):
-            row = stack[i, start : start + size]
-            _subtract(row, base[start : start + size], deltas)
-            bits = deltas[:size].view(np.uint64)
+            read_delta(stack[i, start : start + size], origin, deltas)
+            _upper_bits(deltas, uppers)
             for k in range(bins.shape[1]):
-                counts, upper = total[i, k], np.uint64(bins[i, k])
-                for j in range(size):
-                    magnitude = (bits[j] & np.uint64(UNSIGNED)) >> cut
-                    if magnitude >> half == upper:
-                        counts[magnitude & lower] += 1
+                upper = np.uint32(bins[i, k])
+                _increment_in_bin(deltas[:size], uppers, upper, total[i, k])
 
 
 @compiled
-def _subtract(row, base, deltas):
-    if row.itemsize == 2:  # bits of bfloat16; decided when the loop is compiled
-        for j in range(row.size):
-            word = np.uint32(np.uint32(row[j]) << np.uint32(16))
-            base_word = np.uint32(np.uint32(base[j]) << np.uint32(16))
-            deltas[j] = np.float64(word.view(np.float32)) - base_word.view(np.float32)
-    else:
-        for j in range(row.size):
-            deltas[j] = row[j] - base[j]
+def _increment_in_bin(deltas, uppers, upper, counts):
+    bits, cut, lower = deltas.view(np.uint64), np.uint64(CUT), np.uint64(LOWER)
+    for j in range(deltas.size):
+        if uppers[j] == upper:  # of few, so that the loop takes a cycle per element
+            counts[(bits[j] >> cut) & lower] += 1
 
 
 @compiled

@@ -4,12 +4,16 @@
 The generator is Philox4x32-10 of Salmon et al. (2011), "Parallel random numbers: as
 easy as 1, 2, 3", SC '11, which passes TestU01 and is the generator of cuRAND and of
 PyTorch on GPUs. A word is a function of key and counter alone, so that masks are the
-same for any blocks, threads and shards. Each element has a word of 32 bits, so that
-probabilities are multiples of 2**-32.
+same for any blocks, threads and shards.
+
+Each element has a random number of 32 bits, so that probabilities are multiples of
+2**-32. A counter of 16 elements gives the highest byte of each, which decides for 255
+elements of 256. The other bytes are the highest of a word from a second counter, of
+four elements, and computed where they matter.
 
 The key and a word of the counter are a digest of the seed and the name of the tensor.
-The other words of the counter are the member and the index of four elements, so that
-two elements or members of a tensor never have the same counter.
+The other words of the counter are the index of its elements, and the member, with the
+highest bit set in the second counter: two counters of a tensor are never equal.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ FIRST, SECOND = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 FIRST_STEP, SECOND_STEP = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 ROUNDS = 10
 HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)  # bits and mask of a word
+FINE = np.uint32(1 << 31)  # bit of the second counter
+BYTES = 16  # elements of a counter that have a byte each
+WORDS = 4  # elements of a counter that have a word each
+GROUP = 64  # elements that are searched for undecided ones at once
 
 
 @lru_cache(maxsize=256)
@@ -57,7 +65,7 @@ def stream_key(seed: int, name: str) -> tuple[np.uint32, np.uint32, np.uint32]:
 
 
 def random_words(seed: int, name: str, member: int, start: int, size: int) -> Words:
-    """Random words of consecutive elements of a tensor.
+    """Random numbers of consecutive elements of a tensor.
 
     Parameters
     ----------
@@ -66,7 +74,7 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
     name : str
         Name of the tensor.
     member : int
-        Index of the member.
+        Index of the member, below 2**31.
     start : int
         Index of the first element in the flat tensor.
     size : int
@@ -76,71 +84,54 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
     -------
     ndarray of shape (size,), uint32
     """
-    first_block, offset = divmod(start, 4)
-    n_blocks = (offset + size + 3) // 4
-    counter = np.uint64(first_block) + np.arange(n_blocks, dtype=np.uint64)
-    key = [np.uint64(word) for word in stream_key(seed, name)]
-    x: list[Any] = [counter & LOW, counter >> HALF, np.uint64(member), key.pop()]
-    for _ in range(ROUNDS):
-        left, right = FIRST * x[0], SECOND * x[2]
-        x = [
-            (right >> HALF) ^ x[1] ^ key[0],
-            right & LOW,
-            (left >> HALF) ^ x[3] ^ key[1],
-            left & LOW,
-        ]
-        key[0] = (key[0] + np.uint64(FIRST_STEP)) & LOW
-        key[1] = (key[1] + np.uint64(SECOND_STEP)) & LOW
-    words = np.stack(x, axis=1).astype(np.uint32).reshape(-1)
-    return np.asarray(words[offset : offset + size])
+    key = stream_key(seed, name)
+    part = start, start + size
+    bytes_ = philox(key, member, *_counters(*part, BYTES)).view("u1")
+    words = philox(key, member | int(FINE), *_counters(*part, WORDS))
+    highest = bytes_[start % BYTES :][:size].astype(np.uint32) << np.uint32(24)
+    return np.asarray(highest | words[start % WORDS :][:size] >> np.uint32(8))
 
 
-def add_randomly(
-    stack: Float64,
-    base: Float64,
-    probabilities: Float64,
-    factors: Float64,
-    out: Float64,
-    *,
-    seed: int,
-    name: str,
-    start: int,
-) -> None:
-    """Add the differences from the base that are kept, multiplied by factors.
+def _counters(start: int, stop: int, n_elements: int) -> tuple[int, int]:
+    """First counter of elements, and the number of counters."""
+    first = start // n_elements
+    return first, -(-stop // n_elements) - first
+
+
+def philox(
+    key: tuple[np.uint32, np.uint32, np.uint32], member: int, first: int, n: int
+) -> Words:
+    """Words of Philox4x32-10 for consecutive counters.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_members, size)
-        Consecutive elements of a tensor of each member.
-    base : ndarray of shape (size,)
-        The same elements of the base.
-    probabilities : ndarray of shape (n_members,), from 2**-32 to 1
-        Probability of keeping an element of each member, rounded up to a multiple of
-        2**-32.
-    factors : ndarray of shape (n_members,)
-        Factor of each member; members with factor 0 are ignored.
-    out : ndarray of shape (n_members, size) or (1, size)
-        The differences of each member are added to its row, or all to a single row. A
-        difference that is NaN or infinite makes the entry NaN if it is not kept.
-    seed : int
-        Seed of a merge.
-    name : str
-        Name of the tensor.
-    start : int
-        Index of the first element in the flat tensor.
+    key : tuple of three uint32
+        Key of the generator, and the last word of the counter.
+    member : int
+        Third word of the counter.
+    first : int
+        First two words of the first counter.
+    n : int
+        Number of counters.
+
+    Returns
+    -------
+    ndarray of shape (4 * n,), uint32
     """
-    if use_loops(8 * stack.size):
-        key = stream_key(seed, name)
-        _add_randomly(stack, base, probabilities, factors, *key, start, out)
-        return
-    for member, factor in enumerate(factors.tolist()):
-        if factor == 0:
-            continue
-        words = random_words(seed, name, member, start, base.size)
-        is_kept = words * RESOLUTION < probabilities[member]
-        with np.errstate(all="ignore"):  # infinities
-            differences = (stack[member] - base) * np.where(is_kept, factor, 0.0)
-            out[min(member, len(out) - 1)] += differences
+    counter = np.uint64(first) + np.arange(n, dtype=np.uint64)
+    words = [np.uint64(word) for word in key]
+    x: list[Any] = [counter & LOW, counter >> HALF, np.uint64(member), words.pop()]
+    for _ in range(ROUNDS):
+        left, right = FIRST * x[0], SECOND * x[2]
+        x = [
+            (right >> HALF) ^ x[1] ^ words[0],
+            right & LOW,
+            (left >> HALF) ^ x[3] ^ words[1],
+            left & LOW,
+        ]
+        words[0] = (words[0] + np.uint64(FIRST_STEP)) & LOW
+        words[1] = (words[1] + np.uint64(SECOND_STEP)) & LOW
+    return np.stack(x, axis=1).astype("<u4").reshape(-1)
 
 
 def scale_randomly(
@@ -174,12 +165,20 @@ def scale_randomly(
         Index of the first element in the flat tensor.
     """
     if use_loops(8 * values.size):
-        key = stream_key(seed, name)
-        _scale_randomly(values, probabilities, factors, *key, np.uint32(member), start)
+        stream = *stream_key(seed, name), np.uint32(member)
+        _scale_randomly(values, probabilities, factors, stream, start)
         return
     words = random_words(seed, name, member, start, values.size)
     with np.errstate(all="ignore"):  # infinity times 0
         values *= np.where(words * RESOLUTION < probabilities, factors, 0.0)
+
+
+@compiled
+def _scale_randomly(values, probabilities, factors, stream, start):
+    bytes_, bounds = np.empty(values.size, np.uint8), np.empty(values.size, np.uint16)
+    find_bounds(probabilities, bounds)
+    mask_row(probabilities, bounds, stream, start, bytes_)
+    scale_row(values, bytes_, factors)
 
 
 @inlined
@@ -191,63 +190,91 @@ def _round_of_philox(x0, x1, x2, x3, key0, key1):
     return y0, np.uint32(right & LOW), y2, np.uint32(left & LOW)
 
 
+@inlined
+def _words_at(stream, block):
+    """Words of a counter of the stream of a member: a key, and the member."""
+    x0, x1, x2, x3 = (
+        np.uint32(block & LOW),
+        np.uint32(block >> HALF),
+        stream[3],
+        stream[2],
+    )
+    key0, key1 = stream[0], stream[1]
+    for _ in range(ROUNDS):
+        x0, x1, x2, x3 = _round_of_philox(x0, x1, x2, x3, key0, key1)
+        key0, key1 = np.uint32(key0 + FIRST_STEP), np.uint32(key1 + SECOND_STEP)
+    return x0, x1, x2, x3
+
+
 @compiled
-def _fill_words(key0, key1, key2, member, first_block, words):
-    """Write the words of consecutive blocks of 4 elements."""
+def _fill_words(stream, first_block, words):
+    """Write the words of consecutive counters."""
     for j in range(words.size // 4):
-        block = np.uint64(first_block) + np.uint64(j)
-        x0, x1 = np.uint32(block & LOW), np.uint32(block >> HALF)
-        x2, x3, k0, k1 = member, key2, key0, key1
-        for _ in range(ROUNDS):
-            x0, x1, x2, x3 = _round_of_philox(x0, x1, x2, x3, k0, k1)
-            k0, k1 = np.uint32(k0 + FIRST_STEP), np.uint32(k1 + SECOND_STEP)
+        x0, x1, x2, x3 = _words_at(stream, np.uint64(first_block) + np.uint64(j))
         words[4 * j], words[4 * j + 1] = x0, x1
         words[4 * j + 2], words[4 * j + 3] = x2, x3
 
 
 @compiled
-def _add_lane(values, base, words, out, probability, factor):
+def find_bounds(probabilities, bounds):
+    """Write bounds of the highest byte: elements with a smaller one are kept."""
+    for j in range(bounds.size):
+        bounds[j] = np.uint16(np.int32(probabilities[j] * 256))
+
+
+@compiled
+def mask_row(probabilities, bounds, stream, start, mask):
+    """Write 1 for the elements that are kept, and 0 for others.
+
+    ``stream`` is a key of three words and the member; ``start`` is the index of the
+    first element.
+    """
+    words = np.empty(LANE // 4, np.uint32)
+    bytes_ = words.view(np.uint8)
+    for first in range(-(start % BYTES), mask.size, LANE):
+        _fill_words(stream, (start + first) // BYTES, words)
+        low, high = max(first, 0), min(first + LANE, mask.size)
+        part, part_bounds = mask[low:high], bounds[low:high]
+        _compare(bytes_[low - first : high - first], part_bounds, part)
+        for j in range(0, part.size, GROUP):
+            group = part[j : j + GROUP]
+            if _any_undecided(group):
+                p = probabilities[low + j : low + j + group.size]
+                _decide(group, part_bounds[j : j + GROUP], p, stream, start + low + j)
+
+
+@compiled
+def _compare(bytes_, bounds, mask):
+    """Write 1 for bytes below their bound, 2 for equal ones, and 0 for others."""
+    for j in range(mask.size):
+        byte = np.uint16(bytes_[j])
+        mask[j] = np.uint8(byte < bounds[j]) | (np.uint8(byte == bounds[j]) << 1)
+
+
+@compiled
+def _any_undecided(mask):
+    bits = np.uint8(0)
+    for j in range(mask.size):
+        bits = np.uint8(bits | mask[j])
+    return bits > 1
+
+
+@compiled
+def _decide(mask, bounds, probabilities, stream, start):
+    """Replace each 2 in a mask, by the other bytes of the random number."""
+    fine = stream[0], stream[1], stream[2], np.uint32(stream[3] | FINE)
+    for j in range(mask.size):
+        if mask[j] > 1:
+            words = _words_at(fine, np.uint64(start + j) // np.uint64(WORDS))
+            word = words[(start + j) % WORDS]
+            number = np.uint64(bounds[j]) << np.uint64(24) | np.uint64(
+                word
+            ) >> np.uint64(8)
+            mask[j] = np.float64(number) * RESOLUTION < probabilities[j]
+
+
+@compiled
+def scale_row(values, mask, factors):
+    """Multiply values by their factors where the mask is 1, and else by 0."""
     for j in range(values.size):
-        is_kept = np.float64(words[j]) * RESOLUTION < probability
-        out[j] += (values[j] - base[j]) * (factor if is_kept else 0.0)
-
-
-@compiled
-def _add_randomly(stack, base, probabilities, factors, key0, key1, key2, start, out):
-    words = np.empty(LANE, np.uint32)
-    for first in range(-(start % 4), base.size, LANE):
-        low, high = max(first, 0), min(first + LANE, base.size)
-        for i in range(len(stack)):
-            if factors[i] == 0:
-                continue
-            block = (start + first) // 4
-            _fill_words(key0, key1, key2, np.uint32(i), block, words)
-            _add_lane(
-                stack[i, low:high],
-                base[low:high],
-                words[low - first : high - first],
-                out[min(i, len(out) - 1), low:high],
-                probabilities[i],
-                factors[i],
-            )
-
-
-@compiled
-def _scale_lane(values, words, probabilities, factors):
-    for j in range(values.size):
-        is_kept = np.float64(words[j]) * RESOLUTION < probabilities[j]
-        values[j] *= factors[j] if is_kept else 0.0
-
-
-@compiled
-def _scale_randomly(values, probabilities, factors, key0, key1, key2, member, start):
-    words = np.empty(LANE, np.uint32)
-    for first in range(-(start % 4), values.size, LANE):
-        _fill_words(key0, key1, key2, member, (start + first) // 4, words)
-        low, high = max(first, 0), min(first + LANE, values.size)
-        _scale_lane(
-            values[low:high],
-            words[low - first : high - first],
-            probabilities[low:high],
-            factors[low:high],
-        )
+        values[j] *= factors[j] if mask[j] else 0.0

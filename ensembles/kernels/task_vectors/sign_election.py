@@ -14,6 +14,7 @@ from ensembles.parallel import chunks
 Sign = Literal["mass", "unweighted_mass", "count"]
 SIGNS = ("mass", "unweighted_mass", "count")
 MASS, UNWEIGHTED_MASS, COUNT = range(3)  # indices in SIGNS
+SUM = -1  # without an election
 EPS = 2.0**-52
 SPAN = 512  # elements per step: 28 KiB of sums, which stay in the L1 cache
 
@@ -22,7 +23,7 @@ def elected_sum(
     deltas: Float64,
     weights: Float64,
     *,
-    sign: Sign = "mass",
+    sign: Sign | None = "mass",
     normalize: bool | Literal["count"] = True,
     zero_sum: int = 0,
 ) -> Float64:
@@ -42,11 +43,12 @@ def elected_sum(
         in a zero sum makes it NaN.
     weights : ndarray of shape (n_members,)
         Weight of each member, of any sign.
-    sign : {"mass", "unweighted_mass", "count"}, default="mass"
+    sign : {"mass", "unweighted_mass", "count"} or None, default="mass"
         ``"mass"`` elects the sign of the sum of weighted deltas, ``"count"`` the sign
         that more of the weighted deltas have. ``"unweighted_mass"`` elects the sign of
         the sum of deltas before they are multiplied by the weights, and deltas of this
-        sign agree, whatever the sign of their weights.
+        sign agree, whatever the sign of their weights. None elects no sign: the result
+        is the sum of all weighted deltas, in the order of the members.
     normalize : bool or "count", default=True
         Divisor of the sum of agreeing weighted deltas: True is the sum of the absolute
         weights of the agreeing members, ``"count"`` their number, False is 1.
@@ -64,16 +66,31 @@ def elected_sum(
     """
     if not weights.all():
         deltas, weights = deltas[weights != 0], weights[weights != 0]
-    terms = terms_of(weights, sign, normalize)
+    terms, votes = terms_of(weights, sign, normalize), votes_of(sign)
     out = np.empty(deltas.shape[1])
     # NumPy takes some 20 ns for each entry of deltas.
     combine = elected_sum_loop if use_loops(4 * deltas.size) else elected_sum_reference
-    combine(deltas, terms, SIGNS.index(sign), zero_sum, out)
+    combine(deltas, terms, votes, zero_sum, out)
     return out
 
 
+def votes_of(sign: Sign | None) -> int:
+    """Number of a parameter ``sign`` for the loops of `elected_sum`.
+
+    Parameters
+    ----------
+    sign : {"mass", "unweighted_mass", "count"} or None
+        How a sign is elected.
+
+    Returns
+    -------
+    int
+    """
+    return SUM if sign is None else SIGNS.index(sign)
+
+
 def terms_of(
-    weights: Float64, sign: Sign, normalize: bool | Literal["count"]
+    weights: Float64, sign: Sign | None, normalize: bool | Literal["count"]
 ) -> Float64:
     """Terms of members for the loops of `elected_sum`.
 
@@ -81,7 +98,7 @@ def terms_of(
     ----------
     weights : ndarray of shape (n_members,)
         Weight of each member, of any sign but not zero.
-    sign : {"mass", "unweighted_mass", "count"}
+    sign : {"mass", "unweighted_mass", "count"} or None
         How a sign is elected.
     normalize : bool or "count"
         Divisor of the sum.
@@ -96,7 +113,7 @@ def terms_of(
     ValueError
         If ``sign`` or ``normalize`` is unknown.
     """
-    if sign not in SIGNS:
+    if sign is not None and sign not in SIGNS:
         raise ValueError(f"sign must be one of {', '.join(SIGNS)}, found {sign!r}")
     if not (isinstance(normalize, bool) or normalize == "count"):
         raise ValueError(
@@ -126,7 +143,7 @@ def elected_sum_reference(
         with a delta is positive on the positive side; and its term in the divisor,
         which is 0 for all members if the divisor is 1.
     votes : int
-        Index of the parameter ``sign`` in ``SIGNS``.
+        Return value of `votes_of`.
     zero_sum : {-1, 0, 1}
         Sign that is elected in a zero sum.
     out : ndarray of shape (size,)
@@ -134,6 +151,11 @@ def elected_sum_reference(
     """
     slack = 1.0 + len(deltas) * EPS
     for start, stop in chunks(out.size, PIECE):
+        if votes == SUM:
+            out[start:stop] = 0.0
+            for row, weight in zip(deltas[:, start:stop], terms[0], strict=False):
+                out[start:stop] += weight * row
+            continue
         totals, total_shares, total_votes = np.zeros((3, 2, stop - start))
         for row, (weight, side, share) in zip(
             deltas[:, start:stop], terms.T[: len(deltas)], strict=True
@@ -159,6 +181,11 @@ def elected_sum_reference(
 def elected_sum_loop(deltas, terms, votes, zero_sum, out):
     """Compiled loop of `elected_sum`, equal to `elected_sum_reference`."""
     n_members, slack = len(deltas), 1.0 + len(deltas) * EPS
+    if votes == SUM:
+        out[:] = 0.0
+        for i in range(n_members):
+            _add_weighted(deltas[i], terms[0, i], out)
+        return
     sums, elected, none = np.empty((6, SPAN)), np.empty(SPAN), np.zeros(SPAN)
     # By index: unpacked rows count as strided, and their loops are not vectorized.
     up, down, up_share, down_share = sums[0], sums[1], sums[2], sums[3]
@@ -187,6 +214,12 @@ def elected_sum_loop(deltas, terms, votes, zero_sum, out):
 
 
 # Loops over more than five arrays are not vectorized.
+
+
+@compiled
+def _add_weighted(row, weight, total):
+    for j in range(total.size):
+        total[j] += weight * row[j]
 
 
 @compiled

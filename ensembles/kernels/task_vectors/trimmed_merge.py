@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Base plus trimmed task vectors that agree with an elected sign, rounded once."""
+"""Base plus merged task vectors that are trimmed, rounded once."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Literal
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.dtypes import FLOATS
-from ensembles.kernels.casting import narrow, round_bfloat16, widen, widen_bfloat16
-from ensembles.kernels.jit import LANE, compiled, use_loops
+from ensembles.kernels.jit import compiled
 from ensembles.kernels.task_vectors.magnitudes import deltas_between, upper_limit
 from ensembles.kernels.task_vectors.sign_election import (
-    SIGNS,
     Sign,
-    elected_sum,
     elected_sum_loop,
+    elected_sum_reference,
     terms_of,
+    votes_of,
 )
-from ensembles.parallel import chunks
-
-SPAN = 4 * LANE  # elements per step: deltas of some members, which stay in the L2 cache
-PIECE = 16 * LANE  # elements that are converted at a time
+from ensembles.kernels.task_vectors.stored_members import (
+    SPAN,
+    merge_stored,
+    read_delta,
+    read_lane,
+    write_lane,
+)
 
 
 def merge_trimmed(
@@ -32,7 +33,8 @@ def merge_trimmed(
     interval: tuple[Float64, Float64] | None,
     *,
     scale: float = 1.0,
-    sign: Sign = "mass",
+    divisor: float = 1.0,
+    sign: Sign | None = "mass",
     normalize: bool | Literal["count"] = True,
     zero_sum: int = 0,
 ) -> Array:
@@ -51,10 +53,12 @@ def merge_trimmed(
         all deltas.
     scale : float, default=1.0
         Factor of the sum.
-    sign : {"mass", "unweighted_mass", "count"}, default="mass"
-        How a sign is elected, see `elected_sum`.
+    divisor : float, not 0, default=1.0
+        Divisor of the sum.
+    sign : {"mass", "unweighted_mass", "count"} or None, default="mass"
+        How a sign is elected, see `elected_sum`; None elects none.
     normalize : bool or "count", default=True
-        Divisor of the sum, see `elected_sum`.
+        Divisor of each element of the sum, see `elected_sum`.
     zero_sum : {-1, 0, 1}, default=0
         Sign that is elected in a zero sum; 0 makes the sum 0.
 
@@ -67,59 +71,81 @@ def merge_trimmed(
     ValueError
         If ``sign`` or ``normalize`` is unknown.
     """
-    if interval is None:
-        interval = np.zeros(len(stack)), np.full(len(stack), np.inf)
-    low, high = interval
-    out = np.empty(base.shape, base.dtype)
-    if FLOATS[base.dtype].mantissa == 7 and use_loops(8 * stack.size):
-        rows = np.flatnonzero(weights)
-        bits = stack.view(np.uint16)
-        bits = bits if len(rows) == len(stack) else bits[rows]
-        terms = terms_of(weights[rows], sign, normalize)
-        ends = low[rows], upper_limit(high)[rows]
-        arguments = (terms, SIGNS.index(sign), zero_sum, scale, out.view(np.uint16))
-        _merge_bfloat16(bits, base.view(np.uint16), *ends, *arguments)
-        return out
-    for start, stop in chunks(base.size, PIECE):
-        members = np.ascontiguousarray(widen(stack[:, start:stop]))
-        origin = widen(base[None, start:stop])[0]
-        deltas = deltas_between(members, origin, low, high)
-        options = {"sign": sign, "normalize": normalize, "zero_sum": zero_sum}
-        merged = elected_sum(deltas, weights, **options)  # type: ignore[arg-type]
-        out[start:stop] = narrow(merged * scale + origin, base.dtype)
-    return out
+    low, high = interval or (np.zeros(len(stack)), np.full(len(stack), np.inf))
+    rows = np.flatnonzero(weights)
+    stack = stack if len(rows) == len(stack) else stack[rows]
+    low, high = low[rows], high[rows]
+    how = terms_of(weights[rows], sign, normalize), votes_of(sign), zero_sum
+    limit = upper_limit(high)
+
+    def loop(stack: Array, base: Array, start: int, out: Array) -> None:
+        _merge_trimmed(stack, base, low, limit, *how, scale, divisor, out)
+
+    def reference(stack: Array, base: Array, start: int, out: Array) -> None:
+        deltas = deltas_between(stack, base, low, high)
+        elected_sum_reference(deltas, *how, out)
+        add_scaled_reference(out, scale, divisor, base)
+
+    return merge_stored(loop, reference, stack, base)
 
 
 @compiled
-def _merge_bfloat16(stack, base, low, limit, terms, votes, zero_sum, scale, out):
-    deltas, merged, origin = (
-        np.empty((len(stack), SPAN)),
-        np.empty(SPAN),
-        np.empty(SPAN),
-    )
+def _merge_trimmed(
+    stack, base, low, limit, terms, votes, zero_sum, scale, divisor, out
+):
+    deltas, lanes = np.empty((len(stack), SPAN)), np.empty((2, SPAN))
     words = np.empty(SPAN, np.uint32)
-    values = words.view(np.float32)
+    origin, merged = lanes[0], lanes[1]
     for start in range(0, out.size, SPAN):
         stop = min(start + SPAN, out.size)
-        size = stop - start
-        widen_bfloat16(base[start:stop], words[:size])
-        for j in range(size):
-            origin[j] = values[j]
+        read_lane(base[start:stop], origin)
         for i in range(len(stack)):
-            widen_bfloat16(stack[i, start:stop], words[:size])
-            _trim(values[:size], origin, low[i], limit[i], deltas[i])
-        sums = merged[:size]
+            row = deltas[i, : stop - start]
+            read_delta(stack[i, start:stop], origin, row)
+            _trim(row, low[i], limit[i])
         # Whole rows: slices of columns count as strided, and are not vectorized.
-        elected_sum_loop(deltas, terms, votes, zero_sum, sums)
-        for j in range(size):
-            sums[j] = sums[j] * scale + origin[j]
-        round_bfloat16(sums, words[:size], out[start:stop])
+        elected_sum_loop(deltas, terms, votes, zero_sum, merged[: stop - start])
+        add_scaled(merged[: stop - start], scale, divisor, origin)
+        write_lane(merged, words, out[start:stop])
 
 
 @compiled
-def _trim(values, origin, low, limit, deltas):
-    for j in range(values.size):
-        delta = np.float64(values[j]) - origin[j]
-        size = abs(delta)
-        delta = 0.0 if size < low else delta
-        deltas[j] = 0.0 if size >= limit else delta
+def _trim(row, low, limit):
+    for j in range(row.size):
+        size = abs(row[j])
+        delta = 0.0 if size < low else row[j]
+        row[j] = 0.0 if size >= limit else delta
+
+
+def add_scaled_reference(
+    merged: Float64, scale: float, divisor: float, base: Float64
+) -> None:
+    """Replace a sum by the base plus the scaled sum, with the same bits for each NaN.
+
+    Parameters
+    ----------
+    merged : ndarray of shape (size,), float64
+        Sum, which is replaced.
+    scale : float
+        Its factor.
+    divisor : float, not 0
+        Its divisor.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    """
+    merged[:] = merged * scale / divisor + base
+    merged[np.isnan(merged)] = np.nan
+
+
+@compiled
+def add_scaled(merged, scale, divisor, base):
+    """Compiled loop of `add_scaled_reference`."""
+    if divisor != 1.0:
+        for j in range(merged.size):
+            merged[j] = merged[j] * scale / divisor
+    else:
+        for j in range(merged.size):
+            merged[j] *= scale
+    for j in range(merged.size):
+        value = merged[j] + base[j]
+        merged[j] = value if value == value else np.nan

@@ -12,7 +12,7 @@ from ensembles.checkpoints import average
 from ensembles.checkpoints.methods import sce
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels import jit
-from ensembles.kernels.task_vectors.active_deltas import variances
+from ensembles.kernels.task_vectors.selected_deltas import variances
 
 BASE = [1.0, -2.0, 0.5, 4.0, -1.0, 3.0, 0.0, 2.0]
 CHANGES = [

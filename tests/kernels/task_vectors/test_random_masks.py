@@ -13,12 +13,12 @@ import pytest
 from ensembles._typing import Float64
 from ensembles.kernels import jit
 from ensembles.kernels.jit import LANE
-from ensembles.kernels.task_vectors import random_masks
 from ensembles.kernels.task_vectors.random_masks import (
     RESOLUTION,
-    add_randomly,
+    philox,
     random_words,
     scale_randomly,
+    stream_key,
 )
 
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
@@ -64,14 +64,22 @@ def uniforms(**key: Any) -> Float64:
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
 def test_words_are_those_of_philox(
-    counter: list[int], key: list[int], expected: list[int], monkeypatch: Any
+    counter: list[int], key: list[int], expected: list[int]
 ) -> None:
-    monkeypatch.setattr(
-        random_masks, "stream_key", lambda seed, name: [*key, counter[3]]
-    )
-    start = 4 * (counter[0] + (counter[1] << 32))
-    words = random_words(0, "w", counter[2], start, 4)
-    assert words.tolist() == expected
+    first, second = np.array(key, np.uint32)
+    words = first, second, np.uint32(counter[3])
+    start = counter[0] + (counter[1] << 32)
+    assert philox(words, counter[2], start, 1).tolist() == expected
+
+
+def test_a_number_has_a_byte_of_one_counter_and_the_rest_of_another() -> None:
+    key, member, start, size = stream_key(7, "w"), 3, 37, 100
+    numbers = random_words(7, "w", member, start, size)
+    for index, number in enumerate(numbers.tolist(), start):
+        words = philox(key, member, index // 16, 1)
+        highest = words[index % 16 // 4] >> np.uint32(index % 4 * 8) & np.uint32(255)
+        rest = philox(key, member + (1 << 31), index // 4, 1)[index % 4]
+        assert number == (int(highest) << 24) + (int(rest) >> 8)
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 6, 1023, (1 << 34) + 2])
@@ -138,36 +146,12 @@ def test_elements_are_kept_with_their_probability(p: float) -> None:
 @pytest.mark.usefixtures("implementation")
 def test_probabilities_are_multiples_of_the_resolution() -> None:
     words = random_words(0, "w", 0, 0, 200)
-    for n, expected in ((0, 0), (0.5, 1), (1, 1)):
+    for n, expected in ((0, 0), (0.5, 1), (1, 1)):  # bytes decide for none of them
         values = np.ones(200)
         p = (words.astype(np.float64) + n) * RESOLUTION
         scale_randomly(values, p, np.ones(200), seed=0, name="w", member=0, start=0)
         assert (values == expected).all()
     assert (masked(np.ones(200), 1.0) == 1).all()
-
-
-@pytest.mark.parametrize("start", [0, 2, 1025])
-def test_differences_are_scaled_as_values_are_and_added(
-    start: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 300 if PLAIN else 2_500
-    stack, base = rng.normal(size=(4, size)), rng.normal(size=size)
-    stack[0, :9], stack[1, 5:20], stack[3] = np.inf, np.nan, np.nan
-    probabilities, factors = np.array([0.2, 1, 0.7, 0.5]), np.array([3, 0.1, 1.0, 0])
-    key: dict[str, Any] = {"seed": 3, "name": "w", "start": start}
-    scaled = stack - base
-    for i, values in enumerate(scaled):
-        p, factor = np.full(size, probabilities[i]), np.full(size, factors[i])
-        scale_randomly(values, p, factor, member=i, **key)
-    scaled[3] = 0  # a member with factor 0 is ignored
-    for worthwhile in (-1, 1 << 62):
-        monkeypatch.setattr(jit, "WORTHWHILE", worthwhile)
-        rows, total = np.zeros((4, size)), np.zeros((1, size))
-        add_randomly(stack, base, probabilities, factors, rows, **key)
-        np.testing.assert_array_equal(rows, scaled)
-        add_randomly(stack, base, probabilities, factors, total, **key)
-        expected = scaled[0] + scaled[1] + scaled[2]
-        np.testing.assert_array_equal(total[0], expected)
 
 
 @pytest.mark.usefixtures("implementation")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensembles._typing import Array
 from ensembles.dtypes import FLOATS
 from ensembles.kernels import jit
 from ensembles.kernels.gram import (
@@ -20,11 +19,6 @@ from ensembles.kernels.gram import (
     gram,
 )
 from ensembles.kernels.jit import LANE, PIECE
-from ensembles.kernels.task_vectors.active_deltas import (
-    count_active,
-    merge_active,
-    merge_majority,
-)
 from ensembles.kernels.task_vectors.sums import (
     add_task_vectors,
     add_task_vectors_reference,
@@ -100,40 +94,6 @@ def test_huge_float64_members_have_plain_sums() -> None:
         with looping(worthwhile):
             found = add_task_vectors(stack, np.array([0.5]), base)
         np.testing.assert_array_equal(found, [np.inf, np.inf, 1e300, np.nan])
-
-
-def active(size: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    base = rng.normal(size=size)
-    changes = rng.normal(size=(4, size)) * (rng.random((4, size)) < 0.4)
-    changes[1, 3] = np.nan
-    return base + changes, base
-
-
-def test_active_entries_are_counted_and_merged_by_loops_as_by_numpy(
-    rng: np.random.Generator,
-) -> None:
-    stack, base = active(200 if PLAIN else 3_000, rng)
-    weights = np.array([1.0, 0.5, -2.0, 0.3])
-    found = []
-    for worthwhile in (-1, 1 << 60):
-        with looping(worthwhile):
-            merged = [merge_active(stack, base, weights, 1.1 * weights, 0.1)]
-            for normalize in (True, False):
-                merged.append(
-                    merge_majority(stack, base, np.abs(weights), normalize=normalize)
-                )
-            found.append((count_active(stack, base, 0.1), merged))
-    assert found[0][0].tolist() == found[1][0].tolist()
-    for by_loops, by_numpy in zip(found[0][1], found[1][1], strict=True):
-        same(by_loops, by_numpy)
-
-
-def test_a_change_of_one_member_is_kept_and_changes_of_several_are_averaged() -> None:
-    base = np.array([1.0, 1.0, 1.0, 1.0])
-    stack = np.array([[3.0, 3.0, 1.05, 1.0], [1.0, 2.0, 1.0, np.nan]])
-    merged = merge_active(stack, base, np.array([1.0, 2.0]), np.array([3.0, 4.0]), 0.1)
-    np.testing.assert_array_equal(merged, [7, 3, 1, np.nan])
-    assert count_active(stack, base, 0.1).tolist() == [[1, 1], [1, 1]]
 
 
 @each_dtype

@@ -11,7 +11,8 @@ from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels import jit
 from ensembles.kernels.task_vectors.magnitudes import deltas_between
 from ensembles.kernels.task_vectors.sign_election import SIGNS, elected_sum
-from ensembles.kernels.task_vectors.trimmed_merge import SPAN, merge_trimmed
+from ensembles.kernels.task_vectors.stored_members import SPAN
+from ensembles.kernels.task_vectors.trimmed_merge import merge_trimmed
 from tests.kernels.test_kernels import PLAIN, numbers
 
 WEIGHTS = np.array([0.3, 0.0, -1.2, 2.0])

@@ -13,12 +13,10 @@ from ensembles.checkpoints.methods.checks import (
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.sparsification.deltas import add_deltas
 from ensembles.checkpoints.methods.sparsification.trimming import (
     SCOPES,
     Kept,
     Scope,
-    kept_deltas,
     n_kept,
     shares_of_members,
 )
@@ -72,12 +70,12 @@ _PASSES = (
 )
 
 
-@register(RULES, passes=_PASSES, needs_base=True, signed=True)
+@register(RULES, passes=_PASSES, needs_base=True, signed=True, fused=True)
 def breadcrumbs_linear(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: Kept | None,
     density: Shares = 0.09,
     gamma: Shares = 0.01,
@@ -145,8 +143,15 @@ def breadcrumbs_linear(
     check_number("breadcrumbs_linear", "scale", scale)
     check_choice("breadcrumbs_linear", "scope", scope, SCOPES)
     divisor = weight_divisor("breadcrumbs_linear", weights, normalize)
-    deltas = kept_deltas(stack, base, state)
-    return add_deltas(base, deltas, weights, scale=scale, divisor=divisor)
+    return merge_trimmed(
+        stack,
+        weights,
+        base,
+        None if state is None else (state.low, state.high),
+        scale=scale,
+        divisor=divisor,
+        sign=None,
+    )
 
 
 @register(RULES, passes=_PASSES, needs_base=True, signed=True, fused=True)

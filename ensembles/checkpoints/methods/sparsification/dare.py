@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import (
     check_choice,
     check_number,
@@ -18,7 +18,7 @@ from ensembles.checkpoints.methods.sparsification.random_dropping import (
     l1_factors,
     needs_sums,
 )
-from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
@@ -36,15 +36,17 @@ def _sums(
     return absolute_sums(stack, base, Dropping(position, density, 0.0, None, seed))
 
 
-_PASSES = (Pass(_sums, l1_factors, needs_sums),)
+_PASSES = (Pass(_sums, l1_factors, needs_sums, fused=False),)
 
 
-@register(RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False)
+@register(
+    RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False, fused=True
+)
 def dare_linear(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     position: Position,
     state: Float64 | None,
     density: Shares = 0.5,
@@ -52,7 +54,7 @@ def dare_linear(
     seed: int = 0,
     normalize: bool = False,
     scale: float = 1.0,
-) -> Float64:
+) -> Array:
     """Task arithmetic of randomly dropped, rescaled task vectors (DARE).
 
     Computes ``base + scale * sum(w[i] m[i] (x[i] - base) / density)``, where each entry
@@ -129,18 +131,17 @@ def dare_linear(
     check_number("dare_linear", "scale", scale)
     divisor = weight_divisor("dare_linear", weights, normalize)
     dropping = Dropping(position, density, 0.0, rescale, seed, state)
-    total = dropping.weighted_sum(stack, base, weights)
-    total *= scale / divisor
-    total += base
-    return total
+    return dropping.add(stack, base, weights, scale=scale / divisor)
 
 
-@register(RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False)
+@register(
+    RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False, fused=True
+)
 def dare_ties(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     position: Position,
     state: Float64 | None,
     density: Shares = 0.5,
@@ -150,7 +151,7 @@ def dare_ties(
     zero_sum: Literal["zero", "positive"] = "zero",
     normalize: bool | Literal["count"] = True,
     scale: float = 1.0,
-) -> Float64:
+) -> Array:
     """Randomly dropped, rescaled task vectors, merged where their signs agree.
 
     As in `dare_linear`, entries of each difference x[i] - base are dropped at random
@@ -227,13 +228,12 @@ def dare_ties(
     check_number("dare_ties", "scale", scale)
     check_choice("dare_ties", "zero_sum", zero_sum, ("zero", "positive"))
     dropping = Dropping(position, density, 0.0, rescale, seed, state)
-    merged = elected_sum(
-        dropping.deltas(stack, base),
+    return dropping.merge(
+        stack,
+        base,
         weights,
+        scale=scale,
         sign=sign,
         normalize=normalize,
         zero_sum=int(zero_sum == "positive"),
     )
-    merged *= scale
-    merged += base
-    return merged

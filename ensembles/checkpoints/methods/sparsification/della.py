@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import (
     check_choice,
     check_number,
@@ -18,7 +18,7 @@ from ensembles.checkpoints.methods.sparsification.random_dropping import (
     l1_factors,
     needs_sums,
 )
-from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
@@ -37,17 +37,25 @@ def _sums(
     return absolute_sums(stack, base, Dropping(position, density, epsilon, None, seed))
 
 
-_PASSES = (Pass(_sums, l1_factors, needs_sums),)
+WORKSPACE = 6  # arrays with the size of a row: base, sum, probabilities, ranks, masks
+_PASSES = (Pass(_sums, l1_factors, needs_sums, fused=False),)
 
 
 @register(
-    RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False, unit="row"
+    RULES,
+    passes=_PASSES,
+    needs_base=True,
+    signed=True,
+    symmetric=False,
+    fused=True,
+    unit="row",
+    workspace=WORKSPACE,
 )
 def della_linear(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     position: Position,
     state: Float64 | None,
     density: Shares = 0.5,
@@ -56,15 +64,16 @@ def della_linear(
     seed: int = 0,
     normalize: bool = False,
     scale: float = 1.0,
-) -> Float64:
+) -> Array:
     """Task arithmetic of task vectors, small entries dropped more often (MAGPRUNE).
 
     Computes ``base + scale * sum(w[i] m[i] (x[i] - base) / p[i])``. An entry of a mask
     m[i] is 1 with its probability p[i], and 0 otherwise. Probabilities grow with the
     rank r of the absolute difference in its row, from 0 for the smallest of n to n - 1:
-    ``p = density - epsilon + 2 * epsilon * r / (n - 1)``. Equal differences share the
-    mean of their ranks. As in `dare_linear`, the expectation is the one of
-    `task_arithmetic`; the variance is smaller for large differences.
+    ``p = density - epsilon + 2 * epsilon * r / (n - 1)``. Differences whose magnitudes
+    have the same 8 significant bits share the mean of their ranks. As in `dare_linear`,
+    the expectation is the one of `task_arithmetic`; the variance is smaller for large
+    differences.
 
     Parameters
     ----------
@@ -108,14 +117,18 @@ def della_linear(
     layer of PyTorch, and the outgoing ones where matrices are transposed, as in GPT-2.
     A vector, such as a bias, is one row, and an entry without others in its row is kept
     with probability ``density``. Rows are combined whole: a row that is larger than the
-    memory budget takes more memory, which the plan reports. Ranks take half the time: a
-    merge takes about four times the CPU of `dare_linear`.
+    memory budget takes more memory, which the plan reports.
+
+    Magnitudes are truncated to 8 significant bits, the precision of bfloat16, so that
+    ranks are found by counting. Probabilities differ from those of exact ranks by at
+    most ``2 * epsilon`` times the share of the row that has the same 8 bits, and the
+    expectation does not.
 
     A list has one value for each member. In mergekit, lists are gradients over the
     layers, and each model has a ``density`` of its own.
 
     Published implementations draw other random numbers and rank equal differences in
-    any order. With the same masks the results are equal up to rounding:
+    any order. With the same masks and ranks the results are equal up to rounding:
 
     ==================== ========================================================
     implementation       parameters
@@ -129,8 +142,9 @@ def della_linear(
     keep the expectation: large differences grow and small ones shrink. It ranks along
     the second axis, which is not the last of tensors with three or more axes, and does
     not accept rows of one entry. On GPUs, and in bfloat16, it computes ranks and sums
-    in the members' format: bfloat16 rounds ranks to 8 bits, and in float16 sums above
-    65,504 are infinite and make the tensor NaN. Here all of this is float64.
+    in the members' format: bfloat16 rounds the ranks themselves to 8 bits, and in
+    float16 sums above 65,504 are infinite and make the tensor NaN. Here differences,
+    ranks and sums are float64.
 
     References
     ----------
@@ -140,20 +154,24 @@ def della_linear(
     check_number("della_linear", "scale", scale)
     divisor = weight_divisor("della_linear", weights, normalize)
     dropping = Dropping(position, density, epsilon, rescale, seed, state)
-    total = dropping.weighted_sum(stack, base, weights)
-    total *= scale / divisor
-    total += base
-    return total
+    return dropping.add(stack, base, weights, scale=scale / divisor)
 
 
 @register(
-    RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False, unit="row"
+    RULES,
+    passes=_PASSES,
+    needs_base=True,
+    signed=True,
+    symmetric=False,
+    fused=True,
+    unit="row",
+    workspace=WORKSPACE,
 )
 def della_ties(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     position: Position,
     state: Float64 | None,
     density: Shares = 0.5,
@@ -164,7 +182,7 @@ def della_ties(
     zero_sum: Literal["zero", "positive"] = "zero",
     normalize: bool | Literal["count"] = True,
     scale: float = 1.0,
-) -> Float64:
+) -> Array:
     """DELLA: task vectors, small entries dropped more often, merged by their signs.
 
     As in `della_linear`, entries of each difference x[i] - base are dropped at random
@@ -224,13 +242,12 @@ def della_ties(
     check_number("della_ties", "scale", scale)
     check_choice("della_ties", "zero_sum", zero_sum, ("zero", "positive"))
     dropping = Dropping(position, density, epsilon, rescale, seed, state)
-    merged = elected_sum(
-        dropping.deltas(stack, base),
+    return dropping.merge(
+        stack,
+        base,
         weights,
+        scale=scale,
         sign=sign,
         normalize=normalize,
         zero_sum=int(zero_sum == "positive"),
     )
-    merged *= scale
-    merged += base
-    return merged

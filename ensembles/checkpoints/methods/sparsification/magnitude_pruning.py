@@ -10,24 +10,23 @@ from ensembles.checkpoints.methods.checks import (
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.sparsification.deltas import add_deltas
 from ensembles.checkpoints.methods.sparsification.trimming import (
     SCOPES,
     Kept,
     Scope,
-    kept_deltas,
     trimming,
 )
+from ensembles.kernels.task_vectors.trimmed_merge import merge_trimmed
 from ensembles.registry import register
 from ensembles.rules.table import RULES
 
 
-@register(RULES, passes=trimming(0.2), needs_base=True, signed=True)
+@register(RULES, passes=trimming(0.2), needs_base=True, signed=True, fused=True)
 def magnitude_prune(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: Kept | None,
     density: float | Sequence[float] = 0.2,
     normalize: bool = False,
@@ -86,5 +85,12 @@ def magnitude_prune(
     check_number("magnitude_prune", "scale", scale)
     check_choice("magnitude_prune", "scope", scope, SCOPES)
     divisor = weight_divisor("magnitude_prune", weights, normalize)
-    deltas = kept_deltas(stack, base, state)
-    return add_deltas(base, deltas, weights, scale=scale, divisor=divisor)
+    return merge_trimmed(
+        stack,
+        weights,
+        base,
+        None if state is None else (state.low, state.high),
+        scale=scale,
+        divisor=divisor,
+        sign=None,
+    )

@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.sparsification.trimming import shares_of_members
-from ensembles.kernels.sorting import magnitude_ranks
-from ensembles.kernels.task_vectors.random_masks import (
-    RESOLUTION,
-    add_randomly,
-    scale_randomly,
+from ensembles.kernels.task_vectors.random_masks import RESOLUTION
+from ensembles.kernels.task_vectors.random_merge import (
+    Masks,
+    masked_deltas,
+    merge_randomly,
 )
 from ensembles.rules.position import Position
 
@@ -69,63 +69,82 @@ class Dropping(NamedTuple):
         ValueError
             If a parameter is not valid.
         """
-        out = np.zeros(stack.shape)
-        self._add(stack, base, np.ones(len(stack)), out)
-        return out
+        return masked_deltas(stack, base, self._masks(np.ones(len(stack))))
 
-    def weighted_sum(self, stack: Float64, base: Float64, weights: Float64) -> Float64:
-        """Weighted sum of the differences from the base that are kept.
+    def merge(
+        self, stack: Array, base: Array, weights: Float64, **options: Any
+    ) -> Array:
+        """Base plus the merged differences that are kept, rounded once.
 
         Parameters
         ----------
-        stack : ndarray of shape (n_members, size), float64
+        stack : ndarray of shape (n_members, size), a float format
             Members along axis 0; whole rows if ``epsilon`` is not 0.
-        base : ndarray of shape (size,), float64
+        base : ndarray of shape (size,), dtype of ``stack``
             Common ancestor of the members.
         weights : ndarray of shape (n_members,)
             Weight of each member.
+        **options
+            Options of `merge_randomly`.
 
         Returns
         -------
-        ndarray of shape (size,)
+        ndarray of shape (size,), dtype of ``stack``
 
         Raises
         ------
         ValueError
             If a parameter is not valid.
         """
-        out = np.zeros(base.size)
-        self._add(stack, base, weights, out[None])
-        return out
+        masks = self._masks(np.ones(len(stack)))
+        return merge_randomly(stack, weights, base, masks, **options)
 
-    def _add(
-        self, stack: Float64, base: Float64, weights: Float64, out: Float64
-    ) -> None:
-        """Add weighted differences to the row of each member, or to a single row."""
+    def add(
+        self, stack: Array, base: Array, weights: Float64, *, scale: float
+    ) -> Array:
+        """Base plus the scaled and weighted sum of the differences that are kept.
+
+        Parameters
+        ----------
+        stack, base, weights
+            As in `merge`.
+        scale : float
+            Factor of the sum.
+
+        Returns
+        -------
+        ndarray of shape (size,), dtype of ``stack``
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid.
+        """
+        counted = (weights != 0).astype(np.float64)
+        masks = self._masks(weights)
+        return merge_randomly(stack, counted, base, masks, scale=scale, sign=None)
+
+    def _masks(self, weights: Float64) -> Masks:
+        """Masks with factors that are multiplied by weights."""
         _check(self.rescale, self.seed)
         position, row_size = self.position, self.position.row_size
         shares = (_hashable(value) for value in (self.density, self.epsilon))
-        lowest, highest = _ranges(*shares, len(stack), row_size > 1)
-        key: dict[str, Any] = {
-            "seed": self.seed,
-            "name": position.name,
-            "start": position.start,
-        }
+        lowest, highest = _ranges(*shares, len(weights), row_size > 1)
         factors = weights
         if self.state is not None:  # NaN for a member with NaN
             factors = np.where(weights == 0, 0.0, weights * self.state)
-        if highest is lowest:
-            factors = factors / lowest if self.rescale == "expected" else factors
-            add_randomly(stack, base, lowest, factors, out, **key)
-            return
-        for member in np.flatnonzero(factors).tolist():
-            values = stack[member] - base
-            p = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
-            p *= (highest[member] - lowest[member]) / (row_size - 1)
-            p += lowest[member]
-            divisors = p if self.rescale == "expected" else np.ones(p.size)
-            scale_randomly(values, p, factors[member] / divisors, member=member, **key)
-            out[min(member, len(out) - 1)] += values
+        return Masks(
+            np.arange(len(weights), dtype=np.uint32),
+            lowest,
+            highest,
+            factors,
+            highest is not lowest,
+            self.rescale == "expected",
+            row_size,
+            self.seed,
+            position.name,
+            position.start,
+        )
 
 
 def _check(rescale: Any, seed: Any) -> None:

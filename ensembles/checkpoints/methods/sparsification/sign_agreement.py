@@ -18,7 +18,8 @@ from ensembles.checkpoints.methods.sparsification.trimming import (
 )
 from ensembles.kernels.casting import widen
 from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
-from ensembles.kernels.task_vectors.trimmed_merge import PIECE, merge_trimmed
+from ensembles.kernels.task_vectors.stored_members import PIECE
+from ensembles.kernels.task_vectors.trimmed_merge import merge_trimmed
 from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass

@@ -20,7 +20,14 @@ from ensembles.checkpoints.methods import (
     task_arithmetic,
 )
 from ensembles.dtypes import FLOATS, round_to_dtype
-from ensembles.kernels.task_vectors.random_masks import random_words
+from ensembles.kernels import jit
+from ensembles.kernels.task_vectors import random_masks
+from ensembles.kernels.task_vectors.random_masks import (
+    Words,
+    philox,
+    random_words,
+    stream_key,
+)
 from ensembles.rules.rule import Rule
 from tests.checkpoints.building import save_shards
 
@@ -163,13 +170,23 @@ def test_l1_restores_the_sum_of_absolute_differences(rng: np.random.Generator) -
     assert (dare_linear([base], base=base, rescale="l1") == base).all()
 
 
-# Published code, run in float64 with torch.bernoulli replaced by one that returns the
-# masks of these rules, for density 0.5, on MEMBERS, BASE and WEIGHTS.
+# Published code, run in float64 with torch.bernoulli replaced by one that returns masks
+# of `words_of_counters`, for density 0.5, on MEMBERS, BASE and WEIGHTS.
+
+
+def words_of_counters(
+    seed: int, name: str, member: int, start: int, size: int
+) -> Words:
+    """Random numbers that are whole words, four of a counter."""
+    return philox(stream_key(seed, name), member, start, -(-size // 4))[:size]
 
 
 def published(rule: Rule, expected: list[float], **params: Any) -> None:
     weights = params.pop("weights", WEIGHTS)
-    found = rule(MEMBERS, weights, density=0.5, **MASKS, **params).reshape(-1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random_masks, "random_words", words_of_counters)
+        patch.setattr(jit, "WORTHWHILE", 1 << 62)  # not the loops
+        found = rule(MEMBERS, weights, density=0.5, **MASKS, **params).reshape(-1)
     np.testing.assert_allclose(found, expected, rtol=1e-6)  # mergekit masks in float32
 
 

@@ -35,8 +35,10 @@ from tests.checkpoints.methods.sparsification.test_dare import (
 def probabilities(row: Float64, density: float, epsilon: float) -> list[float]:
     """Probability of each entry of a row, by counting smaller and equal ones."""
     found, n = [], len(row)
-    for value in np.abs(row).tolist():
-        rank = (np.abs(row) < value).sum() + ((np.abs(row) == value).sum() - 1) / 2
+    mantissas, exponents = np.frexp(np.abs(row))
+    truncated = np.ldexp(np.floor(mantissas * 256), exponents)  # 8 significant bits
+    for value in truncated.tolist():
+        rank = (truncated < value).sum() + ((truncated == value).sum() - 1) / 2
         share = rank / (n - 1) if n > 1 else 0.5
         found.append(density - epsilon + 2 * epsilon * share)
     return found
@@ -118,8 +120,8 @@ def test_equal_differences_of_a_row_are_kept_with_the_density() -> None:
         assert abs((found > 0).mean() - 0.3) < SIGMAS * math.sqrt(0.21 / n)
 
 
-# Published code, run in float64 with torch.bernoulli replaced by one that returns the
-# masks of these rules for its probabilities, on MEMBERS, BASE and WEIGHTS.
+# Published code, run in float64 with torch.bernoulli replaced by one that returns
+# masks of `words_of_counters` for its probabilities, on MEMBERS, BASE and WEIGHTS.
 
 
 def test_mergekit_computes_the_same() -> None:

@@ -1,0 +1,1 @@
+"""Commands for low-rank adapters and their bases."""

@@ -1,0 +1,1 @@
+"""From a base with an adapter to a model, and back."""
