@@ -186,7 +186,8 @@ def command(
         options |= {"rule_params": as_params(rule_params), "sha256": sha256}
         destination = out or default_out(chosen.paths)
         printed = {"plan_only": plan_only, "as_json": as_json}
-        merge_adapters(chosen, destination, member_weights, options, **printed)
+        plain = weights_of_adapters(member_weights, save_recipe)
+        merge_adapters(chosen, destination, plain, options, **printed)
         return
     if largest_rank is not None or energy is not None:
         raise click.UsageError("--rank and --energy are for low-rank adapters (LoRA)")
@@ -216,6 +217,19 @@ def command(
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(planned, report, as_json)
+
+
+def weights_of_adapters(
+    weights: Sequence[Weight] | None, save_recipe: Path | None
+) -> list[float] | None:
+    """Weights of adapters, after a check of options that adapters do not have."""
+    plain = [weight for weight in weights or () if not isinstance(weight, tuple)]
+    if len(plain) < len(weights or ()) or save_recipe is not None:
+        raise click.UsageError(
+            "weights by depth (0..1) and --save-recipe are not for low-rank adapters "
+            "(LoRA)"
+        )
+    return None if weights is None else plain
 
 
 def settings_by_depth(

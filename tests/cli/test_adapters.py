@@ -95,6 +95,19 @@ def test_ranks_are_for_adapters_alone(avg: Avg, tmp_path: Path) -> None:
     assert "are for low-rank adapters" in avg("a.npz", "--rank", 2).output
 
 
+@pytest.mark.parametrize(
+    "options", [("--save-recipe", "recipe.yml"), ("--weights", "0..1,1..0")], ids=str
+)
+def test_options_that_adapters_do_not_have_are_refused(
+    avg: Avg, run: Path, options: tuple[str, ...]
+) -> None:
+    steps = sorted(run.glob("checkpoint-*"))[:2]
+    result = avg(*steps, *options, "-o", "out")
+    assert result.exit_code == 2
+    assert "--save-recipe are not for low-rank adapters" in result.stderr
+    assert not Path("out").exists()
+
+
 def test_a_merged_adapter_is_verified_with_its_members(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,8 @@ def plan_recipe(
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
     models, of_tokens = with_tokenizer(recipe, _opened(recipe, results or {}))
-    if recipe.models:
-        inputs = _whole(recipe, method, models)
-    else:
-        inputs = stacked(recipe, method, models)
+    with _located(recipe):
+        inputs = (_whole if recipe.models else stacked)(recipe, method, models)
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
@@ -102,6 +101,17 @@ def plan_recipe(
     )
     notes += [*of_tokens, *more, *([method.note] if method.note else [])]
     return replace(planned, notes=(*notes, *planned.notes))
+
+
+@contextmanager
+def _located(recipe: Recipe) -> Iterator[None]:
+    """Add the file and line of the recipe to errors that have none."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(f"{recipe.path}:"):
+            raise
+        raise ValueError(f"{recipe.path}:{recipe.line}: {error}") from None
 
 
 def _applied(inputs: Inputs) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def _scaled_copy(values: Values) -> TensorSettings:
 
 def _interpolation(values: Values) -> TensorSettings:
     t = values.shared["t"]
+    if not 0 <= t <= 1:
+        raise ValueError(f"t of slerp must be from 0 to 1, found {t}")
     return TensorSettings([1 - t, t])
 
 

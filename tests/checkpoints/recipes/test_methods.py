@@ -102,7 +102,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                 "models": MODELS[:2],
                 "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
             },
-            "nuslerp_row_wise: true takes vectors along the first axis",
+            r"recipe\.yml:1: nuslerp_row_wise: true takes vectors along the first ax",
         ),
         (
             {
@@ -111,7 +111,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                 "parameters": {"weight": 0, "normalize": {"value": True}},
             }
             | {"models": [{"model": "a"}]},
-            r"weights of linear must not sum to 0: \[0\.0\]",
+            r"recipe\.yml:1: weights of linear must not sum to 0: \[0\.0\]",
         ),
         (
             {
@@ -123,7 +123,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                     }
                 ],
             },
-            "weight must have a value for tensor 'w' of model .*a.safetensors, which",
+            r"recipe\.yml:1: weight must have a value for tensor 'w' of model .*, wh",
         ),
         (
             {
@@ -132,7 +132,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                 "models": [{"model": "a"}],
                 "parameters": {"t": 1.5},
             },
-            "weights of 'slerp' must not be negative",
+            r"recipe\.yml:1: t of slerp must be from 0 to 1, found 1\.5",
         ),
     ],
 )
