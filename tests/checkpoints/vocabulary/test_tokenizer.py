@@ -1,6 +1,7 @@
 """Tokenizers are read as the package tokenizers and transformers read them."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,9 @@ def test_a_directory_without_files_of_a_tokenizer_has_none(tmp_path: Path) -> No
     assert read_tokenizer(model) is None
 
 
-def test_old_files_are_converted_by_transformers(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+def test_old_files_are_converted_by_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n")
     (tmp_path / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "BertTokenizer"}'
@@ -61,6 +63,9 @@ def test_old_files_are_converted_by_transformers(tmp_path: Path) -> None:
     tokenizer = read_tokenizer(model)
     assert tokenizer is not None
     assert (tokenizer.ids["a"], tokenizer.ids["##b"], tokenizer.n_rows) == (5, 6, 7)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"no tokenizer.json: .* pip install"):
+        read_tokenizer(model)
 
 
 @pytest.mark.parametrize("text", [b"{", b"{}", b'{"model": {"vocab": 3}}', b"[]"])
