@@ -106,7 +106,7 @@ def merged_module(
 
 
 def _by_rule(plan: AdapterPlan, module: ModuleSum) -> Factors:
-    """Updates merged by a rule that is no weighted sum; absent ones have rank 0."""
+    """Updates merged by a rule that is not a weighted sum; absent ones have rank 0."""
     first = module.first
     none = Factors(
         np.zeros((first.n_experts, 0, first.n_inputs)),

@@ -370,11 +370,11 @@ def test_equal_second_factors_are_shared_beside_others(tmp_path: Path) -> None:
         save_peft(tmp_path / f"{index}", modules)
         for index, modules in enumerate([shared, others, factors(2)])
     ]
-    report = average_adapters(paths, tmp_path / "out", weights=[1, 2, 5])
+    report = average_adapters(paths, tmp_path / "out", weights=[1, 5, 2])
     assert [module.rank for module in report.modules] == [4, 4]
     updates = [peft_updates(path) for path in paths]
     assert_same(
-        peft_updates(tmp_path / "out"), weighted(updates, [1 / 8, 2 / 8, 5 / 8])
+        peft_updates(tmp_path / "out"), weighted(updates, [1 / 8, 5 / 8, 2 / 8])
     )
 
 
