@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -78,9 +79,12 @@ def adapted(base: Checkpoint, adapter: Adapter, *, scale: float = 1.0) -> Checkp
     Raises
     ------
     ValueError
-        If the base is quantized, or lacks modules of the adapter or has them with other
-        shapes, or the adapter changes its base in another way; the message lists all.
+        If the scale is not finite, the base is quantized, lacks modules of the adapter
+        or has them with other shapes, or the adapter changes its base in another way;
+        the message lists all.
     """
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number, found {scale}")
     evidence = quantized_by(base)
     if evidence is not None:
         raise ValueError(
