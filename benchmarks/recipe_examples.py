@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-if __package__:
+if TYPE_CHECKING or __package__:  # a test imports it from the package
     from benchmarks import recipe_oracles as oracles
 else:
     import recipe_oracles as oracles
@@ -206,7 +206,8 @@ def _gradient_slerp(name: str, tensors: Tensors) -> Array:
         t = oracles.at_depth(ATTENTION, name, N_LAYERS)
     elif "mlp" in name:
         t = oracles.at_depth(MLP, name, N_LAYERS)
-    return oracles.slerp(*_each(CHAT, CODE)(name, tensors), t)
+    first, second = _each(CHAT, CODE)(name, tensors)
+    return oracles.slerp(first, second, t)
 
 
 GRADIENT_SLERP = f"""\
@@ -533,7 +534,11 @@ def method_example(
     """Example of a merge method, for a comparison of the two tools."""
     of_models = {key: shared.pop(key) for key in PER_MODEL if key in shared}
     models = [{"model": path, "parameters": of_models} for path in paths]
-    entries = {"merge_method": method, "models": models, "dtype": "float32"}
+    entries: dict[str, Any] = {
+        "merge_method": method,
+        "models": models,
+        "dtype": "float32",
+    }
     entries |= {"parameters": shared} if shared else {}
     entries |= {"base_model": base} if base else {}
     members = dict.fromkeys((*([base] if base else []), *paths))

@@ -82,7 +82,8 @@ def ties(
     agrees = np.sign(stack) == sign
     total = np.where(agrees, stack, 0).sum(0)
     divisor = (factors * agrees).sum(0)
-    return base + (total / np.where(divisor == 0, 1, divisor) if normalize else total)
+    mean = total / np.where(divisor == 0, 1, divisor)
+    return np.asarray(base + (mean if normalize else total))
 
 
 def model_stock(base: Array, arrays: Sequence[Array]) -> Array:
