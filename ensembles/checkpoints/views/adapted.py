@@ -20,7 +20,9 @@ from ensembles.checkpoints.formats.checkpoint import (
     UnsupportedSource,
 )
 from ensembles.checkpoints.formats.lora.adapter import Adapter, LowRankUpdate
+from ensembles.checkpoints.formats.lora.peft import PREFIX
 from ensembles.checkpoints.formats.lora.peft_config import (
+    BASE_LAYER,
     NONLINEAR,
     reason_not_merged,
 )
@@ -155,17 +157,21 @@ def _variants(adapter: Adapter) -> Iterator[str]:
 def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
     """Tensors of the base that the adapter changes."""
     wanted = {module: u.weight or module for module, u in adapter.updates.items()}
-    found = names_in_base([*wanted.values(), *adapter.replaced], base.names)
+    whole = adapter.replaced | {
+        name.removeprefix(PREFIX).replace(BASE_LAYER, ""): tensor
+        for name, tensor in adapter.base_weights.items()
+    }
+    found = names_in_base([*wanted.values(), *whole], base.names)
     changes, cache = _Changes(), ProductCache()
     # PEFT stores embeddings that it adapts whole, too: their update is added to these.
-    for name, tensor in adapter.replaced.items():
+    for name, tensor in whole.items():
         if name in found:
             _add_replaced(changes, base, found[name], tensor)
     # It stores a tied output layer a second time.
     replaced = [*changes.layout.values()]
     changes.absent += [
         name
-        for name, tensor in adapter.replaced.items()
+        for name, tensor in whole.items()
         if name not in found and not any(_same(tensor, other) for other in replaced)
     ]
     for module, update in adapter.updates.items():
