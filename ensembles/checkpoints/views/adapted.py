@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,9 @@ from ensembles.checkpoints.formats.checkpoint import (
     UnsupportedSource,
 )
 from ensembles.checkpoints.formats.lora.adapter import Adapter, LowRankUpdate
+from ensembles.checkpoints.formats.lora.peft import PREFIX
 from ensembles.checkpoints.formats.lora.peft_config import (
+    BASE_LAYER,
     NONLINEAR,
     reason_not_merged,
 )
@@ -78,9 +81,12 @@ def adapted(base: Checkpoint, adapter: Adapter, *, scale: float = 1.0) -> Checkp
     Raises
     ------
     ValueError
-        If the base is quantized, or lacks modules of the adapter or has them with other
-        shapes, or the adapter changes its base in another way; the message lists all.
+        If the scale is not finite, the base is quantized, lacks modules of the adapter
+        or has them with other shapes, or the adapter changes its base in another way;
+        the message lists all.
     """
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number, found {scale}")
     evidence = quantized_by(base)
     if evidence is not None:
         raise ValueError(
@@ -151,17 +157,21 @@ def _variants(adapter: Adapter) -> Iterator[str]:
 def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
     """Tensors of the base that the adapter changes."""
     wanted = {module: u.weight or module for module, u in adapter.updates.items()}
-    found = names_in_base([*wanted.values(), *adapter.replaced], base.names)
+    whole = adapter.replaced | {
+        name.removeprefix(PREFIX).replace(BASE_LAYER, ""): tensor
+        for name, tensor in adapter.base_weights.items()
+    }
+    found = names_in_base([*wanted.values(), *whole], base.names)
     changes, cache = _Changes(), ProductCache()
     # PEFT stores embeddings that it adapts whole, too: their update is added to these.
-    for name, tensor in adapter.replaced.items():
+    for name, tensor in whole.items():
         if name in found:
             _add_replaced(changes, base, found[name], tensor)
     # It stores a tied output layer a second time.
     replaced = [*changes.layout.values()]
     changes.absent += [
         name
-        for name, tensor in adapter.replaced.items()
+        for name, tensor in whole.items()
         if name not in found and not any(_same(tensor, other) for other in replaced)
     ]
     for module, update in adapter.updates.items():

@@ -121,7 +121,8 @@ def _joined(name: str, wanted: Tensor, layout: Mapping[str, Tensor]) -> _View | 
             and f"{experts}.{n_experts}.{parts[0]}.weight" not in layout
             and not any(isinstance(t.source, UnsupportedSource) for t in tensors)
         ):
-            joined = Tensor(tensors[0].dtype, wanted.shape, JoinedSource(tensors), 0)
+            first, source = tensors[0], JoinedSource(tensors)
+            joined = Tensor(first.dtype, wanted.shape, source, 0, first.narrow)
             return joined, {*names}, wanted.shape
     return None
 
@@ -142,7 +143,7 @@ def _cut(
             if fused is not None and fused.shape == shape:
                 before = (number * len(parts) + parts.index(part)) * wanted.size
                 offset = fused.offset + before * fused.dtype.itemsize
-                cut = Tensor(fused.dtype, wanted.shape, fused.source, offset)
+                cut = fused._replace(shape=wanted.shape, offset=offset)
                 return cut, {fused_name}, shape
     return None
 

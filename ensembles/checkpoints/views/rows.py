@@ -56,7 +56,9 @@ class GatheredRows:
     def tensor(self) -> Tensor:
         """The gathered tensor."""
         shape = (*self._lead, len(self._part), *self.row_shape)
-        return Tensor(self.dtype, shape, self, 0)
+        # Computed tensors, as of a base with an adapter, are narrower in a result.
+        narrow = common_dtype([t._replace(dtype=t.result_dtype) for t in self._parts])
+        return Tensor(self.dtype, shape, self, 0, narrow)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""

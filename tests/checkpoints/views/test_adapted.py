@@ -5,6 +5,7 @@ modules_to_save) differ by rounding of float64 alone.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ensembles.checkpoints import (
 from ensembles.checkpoints.directories.adapter_files import open_adapter
 from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.views.adapted import adapted, open_adapted
+from ensembles.checkpoints.views.rows import GatheredRows
 from tests.checkpoints.building import load, save
 from tests.checkpoints.views.adapters import (
     Tensors,
@@ -176,6 +178,18 @@ def test_adapters_are_mixed_with_full_models(tmp_path: Path) -> None:
     assert np.mean(merged == mean.astype(BFLOAT16)) > 0.999
     by_name = average([full, f"{base}+{adapter}"], weights=[1, 3])
     assert by_name["q.weight"].tobytes() == merged.tobytes()
+
+
+def test_gathered_rows_have_the_dtype_of_the_base(tmp_path: Path) -> None:
+    base, adapter, exact = bfloat16_case(tmp_path, 1.0)
+    view = adapted(read_layout(base, 0), open_adapter(adapter))
+    rows = np.array([[7, 0, 2]])
+    parts, part = [view.layout["q.weight"]], np.zeros(3, int)
+    gathered = GatheredRows(parts, part, rows[0], rows).tensor
+    assert gathered.result_dtype == BFLOAT16
+    result = average([replace(view, layout={"q.weight": gathered})])["q.weight"]
+    expected = exact[rows[0]].astype(np.float32).astype(BFLOAT16)
+    assert result.tobytes() == expected.tobytes()
 
 
 def test_the_result_is_the_base_model_with_a_card_of_both(tmp_path: Path) -> None:

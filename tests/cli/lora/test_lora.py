@@ -95,7 +95,8 @@ def test_adapters_are_members_of_an_average_with_a_base() -> None:
     ("arguments", "message"),
     [
         (["extract", "tuned", "base", "-o", "x"], "--rank 16"),
-        (["apply", "lora", "lora", "-o", "x"], "adapter"),
+        (["apply", "lora", "base", "-o", "x"], "pass the base first"),
+        (["apply", "base", "lora", "-o", "x", "--scale", "nan"], "must be a finite"),
         (["apply", "base", "tuned", "-o", "x"], "must have adapter_config.json"),
         (["apply", "base", "none", "-o", "x"], "no adapter at none"),
     ],

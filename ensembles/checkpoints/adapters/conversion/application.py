@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.directories.adapter_files import AdapterSource, open_adapter
+from ensembles.checkpoints.directories.adapter_files import (
+    AdapterSource,
+    has_adapter,
+    open_adapter,
+)
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.merging.average import MergeReport, silent, write
 from ensembles.checkpoints.merging.conversion import as_conversion
@@ -108,6 +113,8 @@ def plan_application(
     FileNotFoundError, ValueError
         As in `apply_adapter`.
     """
+    if isinstance(base, str | os.PathLike) and has_adapter(Path(base)):
+        raise ValueError(f"{base} is an adapter: pass the base first, then the adapter")
     opened = open_adapted(base, 0, key=options.get("key"))
     member = adapted(opened, open_adapter(adapter), scale=scale)
     planned = plan([member], out, **options)
