@@ -46,6 +46,8 @@ from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
 from .planning.tensor_settings import weights_by_depth as weights_by_depth
+from .recipes.document import Expert as Expert
+from .recipes.document import Mixture as Mixture
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.reading.documents import read_recipes as read_recipes

@@ -77,7 +77,7 @@ def test_a_plan_writes_nothing(avg: Avg, run: Path) -> None:
         (["--include", "x"], "leave out --include"),
         (["--rank", "0"], "rank must be a whole number"),
         (["--rank", "2", "--energy", ".5"], "both choose the rank"),
-        (["-o", "a.gguf"], "kohya"),
+        (["-o", "a.gguf"], "PyTorch files, found a.gguf"),
     ],
     ids=" ".join,
 )

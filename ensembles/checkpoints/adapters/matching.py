@@ -97,6 +97,17 @@ def mismatches(adapters: Sequence[Adapter]) -> list[str]:
         Error messages; empty if the updates fit.
     """
     first, problems = adapters[0], []
+    for adapter in adapters[1:]:
+        if (
+            adapter.naming != first.naming
+            and not adapter.updates.keys() & first.updates
+        ):
+            problems.append(
+                f"{adapter.name} and {first.name} name modules in different ways, and "
+                f"have none in common: {next(iter(adapter.updates), '')!r} and "
+                f"{next(iter(first.updates), '')!r}; convert one to the names of the "
+                "other"
+            )
     seen: dict[str, tuple[str, LowRankUpdate]] = {}
     for adapter in adapters:
         for option in SAME_MEANING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ class AdapterPlan:
     replaced : dict of str to tuple of Tensor
         Tensors of all adapters that replace those of the base, by their name in the
         result.
-    is_copy : bool
-        Whether the result is a copy of a single adapter.
+    base_weights : dict of str to tuple of Tensor
+        Weights of the base in the files of the adapters that have them, by their name
+        in the result.
     out : Path
         Path of the output.
     naming : {"peft", "kohya", "diffusers"}
@@ -67,21 +68,17 @@ class AdapterPlan:
         Number of threads.
     force : bool
         Whether an existing output is replaced.
-    read_bytes : int
-        Bytes that are read: each adapter twice, first for the digests.
-    write_bytes : int
-        Largest size of the result in bytes.
-    free_bytes : int
-        Free bytes on the disk of the output.
     notes : tuple of str
         Messages for the user, one sentence each.
+    free_bytes : int, default=0
+        Free bytes on the disk of the output.
     """
 
     members: tuple[Adapter, ...]
     rule: RuleOfUpdates
     sums: tuple[ModuleSum, ...]
     replaced: dict[str, tuple[Tensor, ...]]
-    is_copy: bool
+    base_weights: dict[str, tuple[Tensor, ...]]
     out: Path
     naming: Naming
     rank: int | None
@@ -89,10 +86,36 @@ class AdapterPlan:
     dtype: np.dtype[Any] | None
     threads: int
     force: bool
-    read_bytes: int
-    write_bytes: int
-    free_bytes: int
     notes: tuple[str, ...]
+    free_bytes: int = 0
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the adapters."""
+        return [t for a in self.members for t in a.checkpoint.layout.values()]
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that are read: each adapter twice, first for the digests."""
+        return 2 * sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def write_bytes(self) -> int:
+        """Largest size of the result in bytes."""
+        return sum(
+            tensor.size * (self.dtype or tensor.dtype).itemsize
+            for tensor in self.tensors
+        )
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the result is a copy of a single adapter."""
+        return (
+            len(self.members) == 1
+            and self.is_exact
+            and self.rule.coefficients[0] == 1
+            and self.members[0].naming == self.naming
+        )
 
     @property
     def is_directory(self) -> bool:
@@ -162,55 +185,43 @@ def plan_adapters(
     _check_ranks(rank, energy)
     adapters = [open_adapter(member, index) for index, member in enumerate(members)]
     checked = rule_of_updates(rule, weights, len(adapters), rule_params or {})
-    factors = checked.coefficients
     path = resolved_link(out, force=force)
     assert path is not None  # out is not None
     naming = _naming(adapters, path)
-    is_copy = (
-        len(adapters) == 1
-        and checked.is_linear
-        and factors[0] == 1
-        and rank is None
-        and energy is None
-        and adapters[0].naming == naming
-    )
-    problems = [] if is_copy else [a.reason for a in adapters if a.reason]
     renamed = in_naming(adapters, naming)
-    problems += [*mismatches(renamed), *_replaced_problems(adapters, checked)]
-    checkpoints = [adapter.checkpoint for adapter in adapters]
-    tensors = [tensor for c in checkpoints for tensor in c.layout.values()]
-    n_read = sum(tensor.nbytes for tensor in tensors)
-    target = None if dtype is None else float_dtype(dtype)
-    n_written = sum(
-        tensor.size * (tensor.dtype if target is None else target).itemsize
-        for tensor in tensors
-    )
-    reasons, n_free = destination_problems(path, checkpoints, n_written)
-    problems += reasons
-    if problems:
-        raise ValueError(all_problems(problems))
     first = adapters[0]
-    return AdapterPlan(
+    planned = AdapterPlan(
         members=tuple(adapters),
         rule=checked,
-        sums=tuple(_sums(renamed, factors)),
+        sums=tuple(_sums(renamed, checked.coefficients)),
         replaced={
-            stored: tuple(adapter.replaced[name] for adapter in adapters)
+            stored: tuple(a.replaced[name] for a in adapters if name in a.replaced)
             for name, stored in first.names.items()
         },
-        is_copy=is_copy,
+        base_weights={
+            name: tuple(
+                a.base_weights[name] for a in adapters if name in a.base_weights
+            )
+            for name in dict.fromkeys(n for a in adapters for n in a.base_weights)
+        },
         out=path,
         naming=naming,
         rank=rank,
         energy=energy,
-        dtype=target,
+        dtype=None if dtype is None else float_dtype(dtype),
         threads=resolve_n_threads(threads),
         force=force,
-        read_bytes=2 * n_read,
-        write_bytes=n_written,
-        free_bytes=n_free,
         notes=tuple(_notes(renamed, naming)),
     )
+    if note := _rounding_note(planned):
+        planned = replace(planned, notes=(*planned.notes, note))
+    problems = [] if planned.is_copy else [a.reason for a in adapters if a.reason]
+    problems += [*mismatches(renamed), *_replaced_problems(adapters, checked)]
+    checkpoints = [adapter.checkpoint for adapter in adapters]
+    reasons, n_free = destination_problems(path, checkpoints, planned.write_bytes)
+    if problems + reasons:
+        raise ValueError(all_problems(problems + reasons))
+    return replace(planned, free_bytes=n_free)
 
 
 def _check_ranks(rank: int | None, energy: float | None) -> None:
@@ -237,7 +248,13 @@ def _naming(adapters: Sequence[Adapter], out: Path) -> Naming:
             f"{namings['diffusers']} has the component of a pipeline in its names; "
             "merge adapters of one kind"
         )
-    if output_format(out) == "directory":
+    format_ = output_format(out)
+    if format_ not in ("directory", "safetensors", "pytorch"):
+        raise ValueError(
+            f"adapters are written into directories, .safetensors and PyTorch files, "
+            f"found {out}; choose another output"
+        )
+    if format_ == "directory":
         if "peft" not in namings:
             raise ValueError(
                 f"{out} would be a directory of PEFT, and no adapter has an "
@@ -292,6 +309,19 @@ def _sums(adapters: Sequence[Adapter], factors: Float64) -> list[ModuleSum]:
             coefficient = float(factors[index]) * update.scale
             terms.setdefault(name, []).append(Term(index, update, coefficient))
     return [ModuleSum(name, tuple(found)) for name, found in terms.items()]
+
+
+def _rounding_note(plan: AdapterPlan) -> str:
+    """Note on second factors that are multiplied and rounded to a short format."""
+    for module in plan.sums:
+        dtype = plan.dtype or module.first.b.dtype
+        factors = {term.coefficient for term in module.terms}
+        if plan.is_exact and len(factors) > 1 and dtype.itemsize < 4:
+            return (
+                f"the factors are multiplied and rounded to {dtype}; pass "
+                "dtype='float32' (--dtype float32) for a sum that is exact to float32"
+            )
+    return ""
 
 
 def _notes(adapters: Sequence[Adapter], naming: Naming) -> list[str]:

@@ -126,12 +126,12 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
     """
     started = time.perf_counter()
     checkpoints = [adapter.checkpoint for adapter in plan.members]
-    tensors = [tensor for c in checkpoints for tensor in c.layout.values()]
-    blocks = read_blocks(tensors, plan.threads, progress)
+    blocks = read_blocks(plan.tensors, plan.threads, progress)
     digests = [
         digest({n: (t.dtype, t.shape, blocks[t]) for n, t in c.layout.items()})
         for c in checkpoints
     ]
+    _check_base_weights(plan, blocks)
     merged = _merged(plan, blocks)
     with (
         explain_disk_full(plan.out),
@@ -139,7 +139,7 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
     ):
         with written_file(plan, path, _layout(plan, merged), digests) as result:
             _write_tensors(plan, merged, result, progress)
-            for source in {tensor.source for tensor in tensors}:
+            for source in {tensor.source for tensor in plan.tensors}:
                 source.check_unchanged()
         if plan.is_directory:
             _write_other_files(plan, path, merged, digests)
@@ -164,6 +164,18 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
         seconds=time.perf_counter() - started,
         plan=plan,
     )
+
+
+def _check_base_weights(plan: AdapterPlan, digests: Digests) -> None:
+    """Raise if adapters have different weights of the base in their files."""
+    for name, tensors in plan.base_weights.items():
+        contents = {(t.dtype, t.shape, tuple(digests[t])) for t in tensors}
+        if len(contents) > 1:
+            raise ValueError(
+                f"the adapters have different tensors {name!r}, a weight of the base: "
+                "they have different bases; apply each to its base, and average the "
+                "results"
+            )
 
 
 def _ranks(plan: AdapterPlan, merged: Sequence[MergedModule]) -> list[ModuleRank]:
@@ -201,7 +213,7 @@ def _layout(plan: AdapterPlan, merged: Sequence[MergedModule]) -> Layout:
         return layout
     for module in merged:
         layout |= layout_of(plan, module)
-    for name, (first, *_) in plan.replaced.items():
+    for name, (first, *_) in (plan.replaced | plan.base_weights).items():
         layout[name] = _dtype(plan, first.dtype, first.shape), first.shape
     return layout
 
@@ -228,9 +240,13 @@ def _write_tensors(
     map_threads(merged, lambda: write, plan.threads)
     means = plan.replaced
     weights = plan.rule.weights if plan.rule.name == "mean" else plan.rule.coefficients
+    copied = {name: tensor for name, (tensor, *_) in plan.base_weights.items()}
     if plan.is_copy:
-        layout = plan.members[0].checkpoint.layout
-        means = {name: (tensor,) for name, tensor in layout.items()}
+        means, copied = {}, plan.members[0].checkpoint.layout
+    for name, tensor in copied.items():
+        dtype = _dtype(plan, tensor.dtype, tensor.shape)
+        result.add_mean(name, dtype, [tensor], np.ones(1))
+        progress(tensor.nbytes)
     for name, tensors in means.items():
         dtype = _dtype(plan, tensors[0].dtype, tensors[0].shape)
         result.add_mean(name, dtype, tensors, weights)

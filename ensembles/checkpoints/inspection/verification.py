@@ -31,8 +31,8 @@ from ensembles.checkpoints.merging.digests import Digested, digest, read_blocks
 from ensembles.checkpoints.merging.provenance import OPTIONS, TENSORS
 from ensembles.checkpoints.merging.relations import recipe_of
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
-from ensembles.checkpoints.planning.plan import Plan, plan, repeat_tied
-from ensembles.checkpoints.planning.shards import prefix_of
+from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.checkpoints.planning.shards import prefix_of, repeat_tied
 from ensembles.parallel import resolve_n_threads
 from ensembles.rules.rule import Rule
 

@@ -164,14 +164,35 @@ class Plan:
         return (*self.checkpoints, *self.moments)
 
     def settings_of(self, target: TensorPlan) -> tuple[Float64, Mapping[str, Any]]:
-        """Weights of the members and parameters of the rule for a tensor."""
+        """Weights of the members and parameters of the rule for a tensor.
+
+        Parameters
+        ----------
+        target : TensorPlan
+            Tensor of the result.
+
+        Returns
+        -------
+        (ndarray, mapping of str to value)
+            One weight for each member that has the tensor.
+        """
         if target.settings is None:
             holders = slice(None) if target.holders is None else [*target.holders]
             return self.weights[holders], self.rule_params
         return np.asarray(target.settings.weights), target.settings.rule_params
 
     def needed_passes(self, target: TensorPlan) -> tuple[Pass, ...]:
-        """Passes of the rule over a tensor that its parameters require."""
+        """Passes of the rule over a tensor that its parameters require.
+
+        Parameters
+        ----------
+        target : TensorPlan
+            Tensor of the result.
+
+        Returns
+        -------
+        tuple of Pass
+        """
         return self.rule.needed_passes(target.params(self.rule_params))
 
     @property
@@ -345,7 +366,7 @@ def plan(
     written = FORMATS.get(format_)
     keeps_aliases = written.keeps_aliases if written else not opened[0].is_torch
     if not keeps_aliases and format_ != "memory":
-        targets, aliases = repeat_tied(targets, aliases), {}
+        targets, aliases = shards.repeat_tied(targets, aliases), {}
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
@@ -424,29 +445,3 @@ def plan(
             *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
-
-
-def repeat_tied(
-    targets: list[TensorPlan], aliases: Mapping[str, str]
-) -> list[TensorPlan]:
-    """Repeat tied tensors under each name, as libraries expect in a directory.
-
-    In a single file, the aliases are in the metadata, as in safetensors' save_model.
-
-    Parameters
-    ----------
-    targets : list of TensorPlan
-        Tensors of the result.
-    aliases : mapping of str to str
-        Additional names for tied tensors: alias to name.
-
-    Returns
-    -------
-    list of TensorPlan
-        The targets, then one for each alias.
-    """
-    by_name = {target.name: target for target in targets}
-    return targets + [
-        by_name[name]._replace(name=alias, tied_to=name)
-        for alias, name in aliases.items()
-    ]

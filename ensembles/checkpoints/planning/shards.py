@@ -236,3 +236,29 @@ def _split(
         f"{stem}-{i:05}-of-{len(groups):05}.safetensors": group
         for i, group in enumerate(groups, 1)
     }
+
+
+def repeat_tied(
+    targets: list[TensorPlan], aliases: Mapping[str, str]
+) -> list[TensorPlan]:
+    """Repeat tied tensors under each name, as libraries expect in a directory.
+
+    In a single file, the aliases are in the metadata, as in safetensors' save_model.
+
+    Parameters
+    ----------
+    targets : list of TensorPlan
+        Tensors of the result.
+    aliases : mapping of str to str
+        Additional names for tied tensors: alias to name.
+
+    Returns
+    -------
+    list of TensorPlan
+        The targets, then one for each alias.
+    """
+    by_name = {target.name: target for target in targets}
+    return targets + [
+        by_name[name]._replace(name=alias, tied_to=name)
+        for alias, name in aliases.items()
+    ]

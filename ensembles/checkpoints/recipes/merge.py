@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import is_card
@@ -13,6 +14,7 @@ from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import silent
+from ensembles.checkpoints.planning.destination import output_format
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.recipes.document import (
@@ -86,7 +88,8 @@ def plan_recipe(
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
-    if options.get("shard_size") is None and members[0].made_from and like.is_directory:
+    is_directory = out is not None and output_format(Path(out)) == "directory"
+    if is_directory and members[0].made_from and options.get("shard_size") is None:
         options["shard_size"] = _largest_part(like)
     planned = plan(
         members,

@@ -25,7 +25,7 @@ class Origin(NamedTuple):
     tensors : tuple of str or None
         Name of the tensor in the model of each source; None if it has no such tensor.
     part : Slice
-        Slice that the tensor lies in, with its sources and parameters.
+        Slice of the tensor, with its sources and parameters.
     shared : tuple of mapping
         Parameters of the slice, of its module and of the merge.
     t : float
@@ -128,8 +128,9 @@ def origins_of(
     problems += _range_problems(module, by_layer)
     if problems:
         return {}
-    before = [name for name in module.outside if not is_after_layers(name)]
-    after = [name for name in module.outside if is_after_layers(name)]
+    is_after = {name: _is_after(name, models) for name in module.outside}
+    before = [name for name in module.outside if not is_after[name]]
+    after = [name for name in module.outside if is_after[name]]
     origins = _outside(before, module.slices[0], module, models)
     for number, part, position, length in module.layers():
         layers = [_layer(by_layer, source, position) for source in part.sources]
@@ -142,6 +143,14 @@ def origins_of(
                 depth_of(position, length),
             )
     return origins | _outside(after, module.slices[-1], module, models)
+
+
+def _is_after(name: str, models: Mapping[str, Checkpoint]) -> bool:
+    """Whether a tensor is of the last slice; one that is tied in all models is not."""
+    (target, *others) = dict.fromkeys(
+        m.aliases.get(name, name) for m in models.values()
+    )
+    return is_after_layers(name if others else target)
 
 
 def _outside(
@@ -269,8 +278,8 @@ def absent_tensors(
     Yields
     ------
     str
-        One message for tensors that all layers of ``like`` have, and one for those
-        that its first layer alone has, such as a bias of relative positions.
+        A message for tensors that all layers of ``like`` have, or that its first layer
+        alone has, such as a bias of relative positions.
     """
     layers = [{*layer} for layer in _by_layer(like, module.stack)]
     if not layers:
@@ -296,13 +305,17 @@ def absent_tensors(
                 return
 
 
-def order_notes(module: StackedModule) -> Iterator[str]:
+def order_notes(
+    module: StackedModule, models: Mapping[str, Checkpoint]
+) -> Iterator[str]:
     """Note on the slices that tensors outside of the layers are merged from.
 
     Parameters
     ----------
     module : StackedModule
         The module.
+    models : mapping of str to Checkpoint
+        Opened models.
 
     Yields
     ------
@@ -312,8 +325,8 @@ def order_notes(module: StackedModule) -> Iterator[str]:
     first, last = ([s.model for s in module.slices[i].sources] for i in (0, -1))
     if first == last:
         return
-    before = [name for name in module.outside if not is_after_layers(name)]
-    after = [name for name in module.outside if is_after_layers(name)]
+    before = [name for name in module.outside if not _is_after(name, models)]
+    after = [name for name in module.outside if name not in before]
     for names, which, sources in ((before, "first", first), (after, "last", last)):
         if names:
             yield (

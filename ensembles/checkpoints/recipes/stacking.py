@@ -105,7 +105,7 @@ def stacked(recipe: Recipe, method: Method, models: Mapping[str, Checkpoint]) ->
             origins |= origins_of(module, models, problems)
             problems += shape_problems(origins, module.stack, like, models)
             problems += absent_tensors(origins, module, like) if not problems else ()
-    notes = [note for module in modules for note in order_notes(module)]
+    notes = [note for module in modules for note in order_notes(module, models)]
     if not problems:
         like = _with_config(modules, like, models, notes, problems)
     if problems:

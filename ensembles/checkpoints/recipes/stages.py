@@ -1,4 +1,4 @@
-"""Files with several merges, some of which use the results of others."""
+"""Files with several merges, where merges may use the results of others."""
 
 from __future__ import annotations
 

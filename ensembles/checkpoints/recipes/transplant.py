@@ -72,20 +72,26 @@ def transplant_tokenizer(
         )
     if k < 1:
         raise ValueError(f"k (--k) must be at least 1, found {k}")
-    own, other = _opened(model, "model"), _opened(donor, "donor")
-    shared = shared_tokens(own, other)
-    if not len(shared.rows) and method == "omp":
+    recipient, source = _opened(model, "model"), _opened(donor, "donor")
+    shared = shared_tokens(recipient, source)
+    if not len(shared.donor_rows) and method == "omp":
         raise ValueError(
-            f"the tokenizers of {own.checkpoint.name} and {other.checkpoint.name} have "
-            "no token in common that embeddings could be estimated from; pass "
-            "method='mean' (--method mean)"
+            f"the tokenizers of {recipient.checkpoint.name} and "
+            f"{source.checkpoint.name} have no token in common that embeddings could "
+            "be estimated from; pass method='mean' (--method mean)"
         )
-    view = transplanted(own, other, shared, method=method, k=k)
     view = with_vocabulary(
-        view, own.tokenizer, other.tokenizer, other.checkpoint, len(shared.own)
+        transplanted(recipient, source, shared, method=method, k=k),
+        recipient.tokenizer,
+        source.tokenizer,
+        source.checkpoint,
+        len(shared.model_rows),
     )
-    view = with_tokenizer_files(view, other.tokenizer)
-    view.notes = [*view.notes, *transplant_notes(own, other, shared, method, k)]
+    view = with_tokenizer_files(view, source.tokenizer)
+    view.notes = [
+        *view.notes,
+        *transplant_notes(recipient, source, shared, method, k),
+    ]
     return view
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.recipes.document import Recipe, TokenEmbedding
+from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.views.rows import ZERO
 from ensembles.checkpoints.vocabulary.alignment import (
     Integers,
@@ -83,6 +83,19 @@ def with_tokenizer(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Retokeni
     """
     if recipe.tokenizer is None and recipe.chat_template is None:
         return Retokenized(dict(models), [])
+    try:
+        return _with_tokenizer(recipe, models)
+    except ValueError as error:
+        line = recipe.tokenizer.line if recipe.tokenizer else recipe.line
+        prefix = f"{recipe.path}:"
+        problems = [
+            text if text.startswith(prefix) else f"{prefix}{line}: {text}"
+            for text in str(error).splitlines()
+        ]
+        raise ValueError("\n".join(problems)) from None
+
+
+def _with_tokenizer(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Retokenized:
     notes: list[str] = []
     tokenizers = _tokenizers(recipe, models, notes)
     new = tokenizers[recipe.base_model or next(iter(models))]
@@ -151,7 +164,7 @@ def _merged(
         [*entries.values()],
         rows,
         base=[*models].index(base) if recipe.base_model else None,
-        sources=_token_sources(settings.tokens, entries, new),
+        sources=_token_sources(recipe, settings.tokens, entries, new),
         n_padding=n_padding,
     )
     notes += _notes(entries, rows, new, settings.tokens, n_padding)
@@ -184,12 +197,13 @@ def _origin(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Checkpoint:
         return models[recipe.base_model or next(iter(models))]
     if source in models:
         return models[source]
-    path = Path(source)
-    if not path.is_dir():
+    try:
+        path = model_path(source)
+    except FileNotFoundError as error:
         raise ValueError(
             "tokenizer_source must be 'union', 'base', or the path of a model or a "
-            f"directory with a tokenizer, found {source!r}"
-        )
+            f"directory with a tokenizer, found {source!r}: {error}"
+        ) from None
     files = [entry.name for entry in path.iterdir() if entry.is_file()]
     config = read_json(path / CONFIG) if CONFIG in files else {}
     return Checkpoint(
@@ -228,6 +242,7 @@ def _union(
 
 
 def _token_sources(
+    recipe: Recipe,
     tokens: Mapping[str, TokenEmbedding],
     entries: Mapping[str, Model],
     new: Tokenizer,
@@ -237,40 +252,45 @@ def _token_sources(
     sources: dict[int, TokenSource] = {}
     problems: list[str] = []
     for token, setting in tokens.items():
-        index = new.ids[token]
+        index, where = new.ids[token], f"{recipe.path}:{setting.line}: "
         if setting.is_zero:
             sources[index] = TokenSource(ZERO, 0, setting.force)
         elif setting.model is None:
             continue
         elif setting.model not in names:
             problems.append(
-                f"the embedding of token {token!r} must come from a model of the "
-                f"recipe, found {setting.model!r} (models: {', '.join(names)})"
+                f"{where}the embedding of token {token!r} must come from a model of "
+                f"the recipe, found {setting.model!r} (models: {', '.join(names)})"
             )
         else:
             part = names.index(setting.model)
-            row = _row_of(setting, token, entries[setting.model], problems)
-            sources[index] = TokenSource(part, row, setting.force)
+            row = _row_of(setting, token, entries[setting.model])
+            if row is None:
+                problems.append(where + _absent(setting, token, entries[setting.model]))
+            else:
+                sources[index] = TokenSource(part, row, setting.force)
     if problems:
         raise ValueError("\n".join(problems))
     return sources
 
 
-def _row_of(
-    setting: TokenEmbedding, token: str, entry: Model, problems: list[str]
-) -> int:
-    """Row of the embeddings that a setting describes."""
-    wanted = token if setting.token is None else setting.token
+def _row_of(setting: TokenEmbedding, token: str, entry: Model) -> int | None:
+    """Row of the embeddings that a setting describes; None if there is none."""
     row = setting.token_id
     if row is None:
-        row = entry.tokenizer.ids.get(wanted, -1)
-    if not 0 <= row < entry.n_rows:
-        what = repr(wanted) if setting.token_id is None else f"id {setting.token_id}"
-        problems.append(
-            f"the embedding of token {token!r} must be one of {setting.model}, which "
-            f"has no token {what} among its {entry.n_rows} rows"
-        )
-    return row
+        row = entry.tokenizer.ids.get(setting.token or token, -1)
+    return row if 0 <= row < entry.n_rows else None
+
+
+def _absent(setting: TokenEmbedding, token: str, entry: Model) -> str:
+    """Message about a row that does not exist."""
+    wanted = f"id {setting.token_id}"
+    if setting.token_id is None:
+        wanted = repr(setting.token or token)
+    return (
+        f"the embedding of token {token!r} must be one of {setting.model}, which has "
+        f"no token {wanted} among its {entry.n_rows} rows"
+    )
 
 
 def _notes(

@@ -165,7 +165,7 @@ class AdaptedSource:
             begin = first - index * size
             add_product(part, product.left[index], product.right[index], begin)
         if product.row_scale is not None:
-            values *= product.row_scale[np.arange(start, stop) // n_columns % n_rows]
+            values *= product.row_scale[np.arange(start, stop) // n_columns]
         if product.column_scale is not None:
             values *= product.column_scale[np.arange(start, stop) % n_columns]
         return values

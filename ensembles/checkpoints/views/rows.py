@@ -87,19 +87,19 @@ class GatheredRows:
         part = self._part[first : first + len(out)]
         out[part == ZERO] = 0
         for number, tensor in enumerate(self._parts):
-            (places,) = np.nonzero(part == number)
-            if len(places):
-                _copy_rows(tensor, self._row[first + places], out, places)
-        for place in np.flatnonzero(part == MEAN):
-            out[place] = self._mean_row(first + int(place))
+            (positions,) = np.nonzero(part == number)
+            if len(positions):
+                _copy_rows(tensor, self._row[first + positions], out, positions)
+        for position in np.flatnonzero(part == MEAN):
+            out[position] = self._mean_row(first + int(position))
 
     def _mean_row(self, token: int) -> Array:
         total = np.zeros(self._row_size)
         column = self._rows[:, token]
         row = np.empty((1, self._row_size), self.dtype)
         for number in np.flatnonzero(column >= 0):
-            rows, places = column[[number]], np.zeros(1, int)
-            _copy_rows(self._parts[int(number)], rows, row, places)
+            rows, positions = column[[number]], np.zeros(1, int)
+            _copy_rows(self._parts[int(number)], rows, row, positions)
             total += row[0].astype(np.float64)
         return round_to_dtype(total / np.count_nonzero(column >= 0), self.dtype)
 
@@ -202,18 +202,18 @@ def _copy_rows(
     tensor: Tensor,
     rows: np.ndarray[Any, Any],
     out: Array,
-    places: np.ndarray[Any, Any],
+    positions: np.ndarray[Any, Any],
 ) -> None:
-    """Read rows of a tensor to places of an array, consecutive ones at once."""
+    """Read rows of a tensor to positions of an array, consecutive ones at once."""
     if tensor.nbytes <= SMALL:
         flat = np.empty((1, tensor.size), tensor.dtype)
         tensor.source.read_into(flat.view(np.uint8).reshape(-1).data, tensor.offset)
-        out[places] = flat.reshape(-1, out.shape[1])[rows]
+        out[positions] = flat.reshape(-1, out.shape[1])[rows]
         return
-    ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(places) != 1)) + 1
+    ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(positions) != 1)) + 1
     row_nbytes = out.shape[1] * tensor.dtype.itemsize
     for start, stop in zip([0, *ends], [*ends, len(rows)], strict=True):
-        block = out[places[start] : places[start] + stop - start]
+        block = out[positions[start] : positions[start] + stop - start]
         offset = tensor.offset + int(rows[start]) * row_nbytes
         if tensor.dtype == out.dtype:
             tensor.source.read_into(block.view(np.uint8).reshape(-1).data, offset)

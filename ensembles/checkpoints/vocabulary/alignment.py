@@ -97,12 +97,14 @@ def token_rows(models: Sequence[Model], ids: Mapping[str, int]) -> Integers:
         -1 where a model lacks a token, or has no row for it.
     """
     rows = np.full((len(models), max(ids.values()) + 1), -1, np.int64)
-    places = np.fromiter(ids.values(), np.int64, len(ids))
+    positions = np.fromiter(ids.values(), np.int64, len(ids))
     for model, row in zip(models, rows, strict=True):
-        own = model.tokenizer.ids
-        found = np.fromiter((own.get(token, -1) for token in ids), np.int64, len(ids))
-        found[found >= model.n_rows] = -1
-        row[places] = found
+        model_ids = model.tokenizer.ids
+        stored_rows = np.fromiter(
+            (model_ids.get(token, -1) for token in ids), np.int64, len(ids)
+        )
+        stored_rows[stored_rows >= model.n_rows] = -1
+        row[positions] = stored_rows
     return rows
 
 
@@ -218,15 +220,15 @@ def _choices(
     sources: Mapping[int, TokenSource],
 ) -> _Choices:
     """Embeddings of the tokens that some models lack, numbered among ``holders``."""
-    own = rows[list(holders)]
-    has = own >= 0
+    holder_rows = rows[list(holders)]
+    has = holder_rows >= 0
     part = np.where(has.sum(0) == 0, ZERO, MEAN)
     if base in holders:
         position = holders.index(base)
         part[has[position]] = position
     is_single = has.sum(0) == 1
     part[is_single] = has.argmax(0)[is_single]
-    row = own[np.maximum(part, 0), np.arange(len(part))]
+    row = holder_rows[np.maximum(part, 0), np.arange(len(part))]
     is_forced = np.zeros(len(part), bool)
     for token, source in sources.items():
         if source.part == ZERO or source.part in holders:
@@ -248,10 +250,10 @@ def _gathered(
     if is_whole and not n_padding and _are_equal(parts, rows, choices):
         yield from parts
         return
-    for number, own in enumerate(rows):
-        keeps = (own >= 0) & ~choices.is_forced
+    for number, model_rows in enumerate(rows):
+        keeps = (model_rows >= 0) & ~choices.is_forced
         part = np.where(keeps, number, choices.part)
-        row = np.where(keeps, own, choices.row)
+        row = np.where(keeps, model_rows, choices.row)
         tensor = GatheredRows(parts, part, row, rows, axis=axis).tensor
         if n_padding:
             mean = mean_row(tensor, axis=axis)

@@ -97,11 +97,11 @@ def n_vocabulary_rows(checkpoint: Checkpoint, n_tokens: int) -> int:
         and (tensor.shape[0] in sizes if sizes else tensor.shape[0] >= n_tokens)
     }
     if len(rows) != 1:
-        found = ", ".join(map(str, sorted(sizes))) or "none"
+        shown_sizes = ", ".join(map(str, sorted(sizes))) or "none"
         n_rows = ", ".join(map(str, sorted(rows))) or "no"
         raise ValueError(
             f"config.json of {checkpoint.name} must have the size of the vocabulary "
-            f"(vocab_size), found {found}, and embeddings with {n_rows} rows"
+            f"(vocab_size), found {shown_sizes}, and embeddings with {n_rows} rows"
         )
     return rows.pop()
 

@@ -18,7 +18,7 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 
 
 def with_vocabulary(
-    model: Checkpoint, own: Tokenizer, new: Tokenizer, origin: Checkpoint, n_rows: int
+    model: Checkpoint, old: Tokenizer, new: Tokenizer, origin: Checkpoint, n_rows: int
 ) -> Checkpoint:
     """A model whose configurations have the ids and the size of another vocabulary.
 
@@ -26,7 +26,7 @@ def with_vocabulary(
     ----------
     model : Checkpoint
         Model with its configurations.
-    own : Tokenizer
+    old : Tokenizer
         Its tokenizer.
     new : Tokenizer
         Tokenizer of the result.
@@ -42,18 +42,18 @@ def with_vocabulary(
     owner = origin.config or ids_in_tokenizer_config(new)
     contents = {}
     if CONFIG in model.files:
-        config = with_token_ids(resized(model.config, n_rows), own, new, owner)
+        config = with_token_ids(resized(model.config, n_rows), old, new, owner)
         contents[CONFIG] = _json(config)
     if GENERATION in origin.files:
         contents[GENERATION] = origin.read_file(GENERATION)
     elif GENERATION in model.files:
         generation = json.loads(model.read_file(GENERATION))
-        contents[GENERATION] = _json(with_token_ids(generation, own, new, owner))
+        contents[GENERATION] = _json(with_token_ids(generation, old, new, owner))
     return model.with_files(contents)
 
 
 def with_tokenizer_files(model: Checkpoint, tokenizer: Tokenizer) -> Checkpoint:
-    """A model with the files of a tokenizer in place of its own.
+    """A model with the files of a tokenizer in place of its old.
 
     Parameters
     ----------

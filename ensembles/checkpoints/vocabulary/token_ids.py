@@ -12,7 +12,7 @@ KEY = re.compile(r".*_token_(ids?|index)|token_id|(begin_)?suppress_tokens")
 
 
 def with_token_ids(
-    config: Mapping[str, Any], own: Tokenizer, new: Tokenizer, owner: Mapping[str, Any]
+    config: Mapping[str, Any], old: Tokenizer, new: Tokenizer, owner: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Configuration whose ids of special tokens are those of another tokenizer.
 
@@ -20,7 +20,7 @@ def with_token_ids(
     ----------
     config : mapping of str to value
         Content of ``config.json`` or ``generation_config.json``.
-    own : Tokenizer
+    old : Tokenizer
         Tokenizer that the ids of ``config`` belong to.
     new : Tokenizer
         Tokenizer of the result.
@@ -33,13 +33,13 @@ def with_token_ids(
     dict of str to value
         None in place of tokens that the new tokenizer does not have.
     """
-    tokens = {index: token for token, index in own.ids.items()}
+    tokens = {index: token for token, index in old.ids.items()}
     changed: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             inner = owner.get(key)
             entries = inner if isinstance(inner, Mapping) else {}
-            changed[key] = with_token_ids(value, own, new, entries)
+            changed[key] = with_token_ids(value, old, new, entries)
         elif KEY.fullmatch(key):
             changed[key] = owner.get(key, _translated(value, tokens, new.ids))
         else:

@@ -35,14 +35,14 @@ class SharedTokens(NamedTuple):
 
     Parameters
     ----------
-    own : ndarray of shape (n_rows,), int64
+    model_rows : ndarray of shape (n_rows,), int64
         Row in the model of each row of the donor's tokenizer; -1 for new tokens.
-    rows : ndarray of shape (n_shared,), int64
+    donor_rows : ndarray of shape (n_shared,), int64
         Rows of the donor that are shared and have an embedding there.
     """
 
-    own: Integers
-    rows: Integers
+    model_rows: Integers
+    donor_rows: Integers
 
 
 def shared_tokens(model: Model, donor: Model) -> SharedTokens:
@@ -64,11 +64,11 @@ def shared_tokens(model: Model, donor: Model) -> SharedTokens:
         row = model.tokenizer.ids[token]
         if row < model.n_rows:
             rows.setdefault(word, row)
-    own = np.full(donor.tokenizer.n_rows, -1, np.int64)
+    model_rows = np.full(donor.tokenizer.n_rows, -1, np.int64)
     for token, word in words_of(donor.tokenizer).items():
-        own[donor.tokenizer.ids[token]] = rows.get(word, -1)
-    (shared,) = np.nonzero(own >= 0)
-    return SharedTokens(own, shared[shared < donor.n_rows])
+        model_rows[donor.tokenizer.ids[token]] = rows.get(word, -1)
+    (shared,) = np.nonzero(model_rows >= 0)
+    return SharedTokens(model_rows, shared[shared < donor.n_rows])
 
 
 def transplanted(
@@ -99,11 +99,11 @@ def transplanted(
         Estimated rows are computed when they are first read.
     """
     layout = dict(model.checkpoint.layout)
-    (new,) = np.nonzero(shared.own < 0)
+    (new,) = np.nonzero(shared.model_rows < 0)
     for name, axis in model.axes.items():
         tensor = layout[name]
-        part = np.where(shared.own >= 0, 0, ZERO)
-        row = np.maximum(shared.own, 0)
+        part = np.where(shared.model_rows >= 0, 0, ZERO)
+        row = np.maximum(shared.model_rows, 0)
         parts = [tensor]
         is_matrix = tensor.size // tensor.shape[axis] > 1
         if method == "mean" and is_matrix:
@@ -154,13 +154,13 @@ def _estimate(
         estimates = np.zeros((len(new), tensor.shape[1]), tensor.dtype)
         (present,) = np.nonzero(new < matching.shape[0])
         with one_blas_thread():
-            found = matching_pursuit(
-                _take(matching, new[present]), _take(matching, shared.rows), k
+            sums = matching_pursuit(
+                _take(matching, new[present]), _take(matching, shared.donor_rows), k
             )
-            own = _take(tensor, shared.own[shared.rows])
-            for place, points, factors in zip(present, *found, strict=True):
-                row = factors @ own[points].astype(np.float64)
-                estimates[place] = round_to_dtype(row, tensor.dtype)
+            rows = _take(tensor, shared.model_rows[shared.donor_rows])
+            for index, points, factors in zip(present, *sums, strict=True):
+                row = factors @ rows[points].astype(np.float64)
+                estimates[index] = round_to_dtype(row, tensor.dtype)
         return estimates
 
     return compute
@@ -187,15 +187,20 @@ def transplant_notes(
     list of str
     """
     tokens = {index: token for token, index in donor.tokenizer.ids.items()}
-    new = [tokens[int(i)] for i in np.flatnonzero(shared.own < 0) if int(i) in tokens]
+    new = [
+        tokens[int(i)]
+        for i in np.flatnonzero(shared.model_rows < 0)
+        if int(i) in tokens
+    ]
     notes = [
         f"{len(tokens) - len(new)} of the {len(tokens)} tokens of "
         f"{donor.tokenizer.name} are tokens of {model.tokenizer.name} too, and keep "
         "its embeddings"
     ]
     if new:
+        n_points = min(k, len(shared.donor_rows))
         how = {
-            "omp": f"each is estimated from {min(k, len(shared.rows))} shared tokens",
+            "omp": f"each is estimated from {n_points} shared tokens",
             "mean": "each has the mean of all embeddings",
             "zero": "each has an embedding of zero",
         }

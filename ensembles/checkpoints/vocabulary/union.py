@@ -38,12 +38,12 @@ def union(tokenizers: Sequence[Tokenizer], n_rows: Sequence[int]) -> Tokenizer:
     words: dict[str, Entry] = {}
     added: dict[str, Entry] = {}
     for tokenizer, n in zip(tokenizers, n_rows, strict=True):
-        own = tokenizer.added
+        properties = tokenizer.added
         for token in sorted(tokenizer.ids, key=tokenizer.ids.__getitem__):
             if tokenizer.ids[token] >= n:
                 continue
-            if token in own:
-                added.setdefault(token, own[token])
+            if token in properties:
+                added.setdefault(token, properties[token])
             elif token not in tokenizers[0].ids:
                 words.setdefault(token, PLAIN)
     entries = {token: entry for token, entry in words.items() if token not in added}
@@ -65,12 +65,12 @@ def with_tokens(tokenizer: Tokenizer, tokens: Mapping[str, Entry]) -> Tokenizer:
     -------
     Tokenizer
     """
-    own = tokenizer.added
-    new = {token: entry for token, entry in tokens.items() if token not in own}
+    before = tokenizer.added
+    new = {token: entry for token, entry in tokens.items() if token not in before}
     if not new:
         return tokenizer
     stored = [
-        {**entry, "id": tokenizer.ids[entry["content"]]} for entry in own.values()
+        {**entry, "id": tokenizer.ids[entry["content"]]} for entry in before.values()
     ]
     entries = [{"content": token, **PLAIN, **entry} for token, entry in new.items()]
     data = {**tokenizer.data, "added_tokens": [*stored, *entries]}

@@ -239,6 +239,23 @@ def test_whole_tensors_are_averaged_if_the_coefficients_sum_to_one(
         plan_adapters([*paths, bare], tmp_path / "sum")
 
 
+def test_weights_of_the_base_beside_updates_are_copied(tmp_path: Path) -> None:
+    """PEFT stores the weight of an embedding that has an update."""
+    name = f"{PREFIX}model.layers.0.q_proj.base_layer.weight"
+    weight = np.ones((7, 6), np.float32)
+    paths = [
+        save_peft(tmp_path / f"{i}", factors(i), {name: weight + (i == 2)})
+        for i in range(3)
+    ]
+    out = tmp_path / "out"
+    average_adapters(paths[:2], out, rule="task_arithmetic", weights=[1, -1])
+    assert np.array_equal(load_file(out / "adapter_model.safetensors")[name], weight)
+    updates = [peft_updates(path) for path in paths]
+    assert_same(peft_updates(out), weighted(updates[:2], [1, -1]))
+    with pytest.raises(ValueError, match=r"different tensors .*base_layer.weight'"):
+        average_adapters(paths, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [
@@ -346,6 +363,69 @@ def test_whole_tensors_and_biases_need_a_weighted_sum(tmp_path: Path) -> None:
             plan_adapters([path, path], tmp_path / "out", rule="ties")
 
 
+def test_equal_second_factors_are_shared_beside_others(tmp_path: Path) -> None:
+    shared = factors(0)
+    others = {m: (a, shared[m][1]) for m, (a, _) in factors(1).items()}
+    paths = [
+        save_peft(tmp_path / f"{index}", modules)
+        for index, modules in enumerate([shared, others, factors(2)])
+    ]
+    report = average_adapters(paths, tmp_path / "out", weights=[1, 2, 5])
+    assert [module.rank for module in report.modules] == [4, 4]
+    updates = [peft_updates(path) for path in paths]
+    assert_same(
+        peft_updates(tmp_path / "out"), weighted(updates, [1 / 8, 2 / 8, 5 / 8])
+    )
+
+
+def test_modules_whose_name_ends_like_another_keep_their_own_rank(
+    tmp_path: Path,
+) -> None:
+    both = factors(0, {"lin": (4, 5), "a.lin": (4, 5), "b.lin": (4, 5)})
+    first = {"lin": factors(1, {"lin": (4, 5)})["lin"]}
+    second = {"a.lin": factors(2, {"a.lin": (4, 5)}, rank=3)["a.lin"]}
+    paths = [
+        save_peft(tmp_path / f"{index}", modules)
+        for index, modules in enumerate([both, first, second])
+    ]
+    average_adapters(paths, tmp_path / "out")
+    expected = weighted([peft_updates(path) for path in paths], [1 / 3] * 3)
+    assert_same(peft_updates(tmp_path / "out"), expected)
+
+
+def test_experts_are_merged_one_by_one(tmp_path: Path) -> None:
+    """The expert is the slow axis of A and the fast axis of B in ``ParamWrapper``."""
+    stem = f"{PREFIX}mlp.experts.lora_"
+    updates, paths = [], []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        a, b = rng.standard_normal((3 * 2, 5)), rng.standard_normal((7, 2 * 3))
+        more = {f"{stem}A.weight": a, f"{stem}B.weight": b}
+        options = {"target_parameters": ["experts.up"], "target_modules": []}
+        paths.append(save_peft(tmp_path / f"{seed}", {}, more, **options))
+        dense = np.einsum("ore,eri->eoi", b.reshape(7, 2, 3), a.reshape(3, 2, 5))
+        updates.append({"all": 1.5 * dense})
+    for rank in (None, 4):
+        out = tmp_path / f"out{rank}"
+        average_adapters(paths, out, weights=[1, 3], rank=rank)
+        merged = load_file(out / "adapter_model.safetensors")
+        config = json.loads((out / "adapter_config.json").read_text())
+        assert config["r"] == 4
+        a = merged[f"{stem}A.weight"].reshape(3, 4, 5)
+        b = merged[f"{stem}B.weight"].reshape(7, 4, 3)
+        scale = config["lora_alpha"] / config["r"]
+        actual = {"all": scale * np.einsum("ore,eri->eoi", b, a)}
+        assert_same(actual, weighted(updates, [0.25, 0.75]))
+
+
+def test_a_scale_that_float32_cannot_hold_is_not_an_alpha(tmp_path: Path) -> None:
+    """An alpha of 0 would count as the rank."""
+    path = save_kohya(tmp_path / "a.safetensors", factors(0, {"lora_unet_q": (4, 5)}))
+    out = tmp_path / "out.safetensors"
+    average_adapters([path], out, rule="task_arithmetic", weights=[1e-60])
+    assert not kohya_updates(out)["lora_unet_q"].any()
+
+
 def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
     damaged = factors(1)
     damaged["model.layers.1.q_proj"][0][0, 0] = np.nan
@@ -375,3 +455,20 @@ def test_wrong_options_are_refused(
     paths = [save_peft(tmp_path / f"{i}", factors(i)) for i in range(2)]
     with pytest.raises(ValueError, match=message):
         average_adapters(paths, tmp_path / "out", **options)
+
+
+def test_rounding_to_a_short_format_is_noted_only_if_it_happens(tmp_path: Path) -> None:
+    short = {m: (a.astype("f2"), b.astype("f2")) for m, (a, b) in factors(0).items()}
+    other = {m: (a.astype("f2"), b.astype("f2")) for m, (a, b) in factors(1).items()}
+    paths = [save_peft(tmp_path / "a", short), save_peft(tmp_path / "b", other)]
+
+    def is_noted(**options: Any) -> bool:
+        notes = plan_adapters(paths, tmp_path / "out", **options).notes
+        return any("rounded to float16" in note for note in notes)
+
+    assert not is_noted()
+    assert is_noted(weights=[1, 2])
+    assert not is_noted(weights=[1, 2], dtype="float32")
+    expected = weighted([peft_updates(path) for path in paths], [1 / 3, 2 / 3])
+    average_adapters(paths, tmp_path / "out", weights=[1, 2], dtype="float32")
+    assert_same(peft_updates(tmp_path / "out"), expected)

@@ -9,7 +9,7 @@ from ensembles.checkpoints.adapters.compression import decomposed
 from ensembles.checkpoints.formats.lora.adapter import Factors
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-9], ids=["well", "ill"])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-9], ids=["well", "ill", "worse"])
 @pytest.mark.parametrize("rank", [3, 9], ids=["low", "above_the_sizes"])
 def test_values_and_factors_are_those_of_the_dense_update(
     rank: int, scale: float

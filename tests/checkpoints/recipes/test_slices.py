@@ -159,6 +159,67 @@ parameters: {t: 0.25}
             np.testing.assert_array_equal(sliced[name], whole[name])
 
 
+def test_layers_of_one_model_are_merged_with_each_other(
+    models: dict[str, State],
+) -> None:
+    state = merged("""\
+slices:
+  - sources: [{model: a, layer_range: [0, 2]}, {model: a, layer_range: [2, 4]}]
+merge_method: linear
+parameters: {weight: 0.5}
+""")
+    for number in range(2):
+        pair = [layer(models["a"], number), layer(models["a"], number + 2)]
+        assert_equal(layer(state, number), average(pair))
+
+
+def test_a_head_that_is_tied_in_all_models_stays_tied(
+    models: dict[str, State],
+) -> None:
+    import torch
+
+    for name in "ab":
+        state = {n: torch.from_numpy(t) for n, t in models[name].items()}
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        Path(f"{name}/model.safetensors").unlink()
+        torch.save(state, f"{name}/pytorch_model.bin")
+    state = merged(
+        "slices:\n"
+        + ONE.format("a", "0, 2")
+        + ONE.format("b", "2, 4")
+        + "merge_method: "
+        "passthrough\n"
+    )
+    tied = models["a"]["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(state["model.embed_tokens.weight"], tied)
+    np.testing.assert_array_equal(state.get("lm_head.weight", tied), tied)
+
+
+def test_files_are_sharded_like_those_of_the_first_model(tmp_path: Path) -> None:
+    weights = write_model(tmp_path / "a", 0)
+    (tmp_path / "a" / "model.safetensors").unlink()
+    names = sorted(weights)
+    parts = {"model-00001-of-00002.safetensors": names[:6]}
+    parts["model-00002-of-00002.safetensors"] = names[6:]
+    for file, own in parts.items():
+        save_file({name: weights[name] for name in own}, tmp_path / "a" / file)
+    index = {name: file for file, own in parts.items() for name in own}
+    (tmp_path / "a" / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": index})
+    )
+    (tmp_path / "recipe.yml").write_text(
+        "slices:\n"
+        + 3 * ONE.format(tmp_path / "a", "0, 4")
+        + "merge_method: passthrough\n"
+    )
+    (recipe,) = read_recipes(tmp_path / "recipe.yml")
+    plan = plan_recipe(recipe, tmp_path / "out")
+    sizes = [sum(t.nbytes for t in targets) for targets in plan.parts.values()]
+    assert len(sizes) == 5
+    assert max(sizes) <= 6 * 36
+    assert len(plan_recipe(recipe, tmp_path / "out.safetensors").parts) == 1
+
+
 ONE = "  - sources: [{{model: {}, layer_range: [{}]}}]\n"
 
 
@@ -175,7 +236,7 @@ ONE = "  - sources: [{{model: {}, layer_range: [{}]}}]\n"
         ),
         (
             ONE.format("none", "0, 4") + ONE.format("neither", "0, 1"),
-            r"recipe.yml:2: no checkpoint at none\n.*yml:3: no checkpoint at neither",
+            r"recipe.yml:2: no model at none\n.*yml:3: no model at neither",
         ),
         (
             ONE.format("flat", "0, 1"),

@@ -85,7 +85,7 @@ def test_results_that_others_use_are_kept_if_wanted(
         ),
         (
             (linear("x", "a", "b"), linear(None, "x", "absent")),
-            r"yml:11: no checkpoint at absent",
+            r"yml:11: no model at absent",
         ),
     ],
 )

@@ -212,7 +212,7 @@ def test_different_hidden_sizes_are_refused(folder: Path) -> None:
 def test_unknown_names_are_one_clear_error(
     folder: Path, text: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"^recipe.yml:[1-9]: .*" + message):
         merge(text)
 
 

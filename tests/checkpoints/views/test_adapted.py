@@ -271,6 +271,17 @@ def test_a_tied_output_layer_is_refused(tmp_path: Path) -> None:
     assert "stored apart" in failure(tmp_path, base, lora, tie_word_embeddings=True)
 
 
+def test_a_tied_tensor_is_not_changed_twice(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = save_base(tmp_path / "base", {})
+    tensors = {"e.weight": rng.normal(size=(6, 4))}
+    save(folder / "model.safetensors", tensors, {"head.weight": "e.weight"})
+    lora = factors(rng, "head", (6, 4)) | factors(rng, "e", (6, 4))
+    adapter = save_adapter(tmp_path / "lora", lora)
+    with pytest.raises(ValueError, match=r"'e\.weight'.*twice: it is tied"):
+        open_adapted(f"{folder}+{adapter}", 0)
+
+
 @pytest.mark.parametrize(
     ("config", "tensors"),
     [

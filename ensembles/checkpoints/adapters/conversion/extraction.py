@@ -140,7 +140,7 @@ def extract_adapter(
 
     The change of each linear layer is approximated by a product of low rank, in
     float64. Other tensors that differ are stored whole: biases, norms, embeddings and
-    output layers; those that PEFT cannot store are reported. Memory is bounded by a few
+    output layers. Tensors that PEFT cannot store are reported. Memory is a few
     times the largest linear layer in float64, for each thread, and the adapter.
 
     Parameters

@@ -139,6 +139,9 @@ class Adapter:
         that were trained whole, by their name in the base.
     names : dict of str to str
         Name in the file of each tensor in ``replaced``, by its name in the base.
+    base_weights : dict of str to Tensor
+        Weights of the base that PEFT stores beside the updates of embeddings, by their
+        name in the file; they were not trained.
     reason : str, default=""
         Why the updates of the adapter have no weighted sum, or need a changed base,
         with the fix; empty if they are linear.
@@ -149,6 +152,7 @@ class Adapter:
     updates: dict[str, LowRankUpdate]
     replaced: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    base_weights: dict[str, Tensor] = field(default_factory=dict)
     reason: str = ""
 
     @property

@@ -120,6 +120,12 @@ def read_peft(checkpoint: Checkpoint) -> Adapter:
             f"{checkpoint.name} must have one adapter, found the tensors "
             f"{' and '.join(map(repr, adapters.values()))}; save each adapter alone"
         )
+    base_weights = {
+        names[name]: replaced.pop(name)
+        for name in [*replaced]
+        if names[name].endswith(f"{BASE_LAYER}.weight")
+        and name.removesuffix(".weight") in modules
+    }
     updates = {
         module: _update(config, module, parts, module in embeddings)
         for module, parts in modules.items()
@@ -130,7 +136,8 @@ def read_peft(checkpoint: Checkpoint) -> Adapter:
         "peft" if config.options else "diffusers",
         updates,
         replaced,
-        names,
+        {name: names[name] for name in replaced},
+        base_weights,
         reason_not_merged(checkpoint.name, config.options, found),
     )
 

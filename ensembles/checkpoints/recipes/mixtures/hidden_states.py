@@ -146,22 +146,20 @@ def prompt_states(
             state = tokens.mean(0) if average else tokens[-1]
             states[position, index] = state.numpy()
 
-    for name, module in [("embed_tokens", model.embed_tokens)] + [
-        (f"layers.{index}", layer) for index, layer in enumerate(layers)
-    ]:
-        load = partial(_load, base, f"{PREFIX}{name}.", progress)
-        module.register_forward_pre_hook(load)
-        module.register_forward_hook(_drop)
     for index, layer in enumerate(layers):
+        load = partial(_load, base, f"{PREFIX}layers.{index}.", progress)
+        layer.register_forward_pre_hook(load)
         layer.register_forward_pre_hook(partial(record, index), with_kwargs=True)
+        layer.register_forward_hook(_drop)
     for batch in _batches(ids):
         length = max(len(ids[position]) for position in batch)
         # Padding follows the prompts, and attention is causal: no mask is needed.
-        tokens = torch.zeros((len(batch), length), dtype=torch.long)
+        inputs = np.zeros((len(batch), length, base.config["hidden_size"]), np.float32)
         for row, position in enumerate(batch):
-            tokens[row, : len(ids[position])] = torch.tensor(ids[position])
+            embedded = token_embeddings(base, ids[position])
+            inputs[row, : len(embedded)] = embedded
         with torch.no_grad():
-            model(input_ids=tokens, use_cache=False)
+            model(inputs_embeds=torch.from_numpy(inputs), use_cache=False)
     return states
 
 

@@ -314,15 +314,16 @@ class _RecipeReader:
     ) -> None:
         """Check the models of a merge or of a slice against its method."""
         method = self.method
-        lines: dict[str, int] = {}
+        lines: dict[tuple[str, tuple[int, int] | None], int] = {}
         for source in sources:
-            if source.model in lines and source.model:
+            key = source.model, source.layer_range
+            if key in lines and source.model:
                 self.findings.problem(
                     source.line,
-                    f"model {source.model} is also in line {lines[source.model]}; "
+                    f"model {source.model} is also in line {lines[key]}; "
                     "list it once, with the sum of the weights",
                 )
-            lines[source.model] = source.line
+            lines[key] = source.line
         if method is None or not all(source.model for source in sources):
             return
         members, held_apart = method.members_of(sources, base)
@@ -330,7 +331,8 @@ class _RecipeReader:
         if needs_base and base is None:
             self.findings.problem(line, f"{self.name} needs base_model")
             return
-        elif base is not None and method.base != "member" and base not in lines:
+        names = [source.model for source in sources]
+        if base is not None and method.base != "member" and base not in names:
             self.findings.problem(
                 line, f"base_model {base} must be among the sources of each slice"
             )

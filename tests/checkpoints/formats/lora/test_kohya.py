@@ -111,6 +111,23 @@ def test_files_of_diffusers_keep_their_names_and_have_no_scale(tmp_path: Path) -
     assert set(merged) == {a, b}
 
 
+def test_different_conventions_of_names_are_not_joined(tmp_path: Path) -> None:
+    """One file names fused layers, the other their parts: nothing would be added."""
+    kohya = save_kohya(
+        tmp_path / "a.safetensors", factors(0, {"lora_unet_blocks_0_qkv": (9, 5)})
+    )
+    pairs = factors(1, {"transformer.blocks.0.to_k": (3, 5)})
+    tensors = {
+        f"transformer.blocks.0.to_k.lora_{part}.weight": factor
+        for part, factor in zip("AB", *pairs.values(), strict=True)
+    }
+    save_file(tensors, tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="in different ways, and have none in common"):
+        average_adapters(
+            [kohya, tmp_path / "b.safetensors"], tmp_path / "out.safetensors"
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

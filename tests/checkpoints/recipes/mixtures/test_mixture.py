@@ -14,8 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array
-from ensembles.checkpoints import plan_recipe, read_recipes, write
-from ensembles.checkpoints.recipes.document import Expert, Mixture
+from ensembles.checkpoints import Expert, Mixture, plan_recipe, read_recipes, write
 from tests.checkpoints.recipes.mixtures.dense import (
     INNER,
     N_LAYERS,

@@ -11,11 +11,10 @@ import pytest
 import torch
 from numpy.random import Generator
 
-from ensembles.checkpoints import plan_recipe, read_recipes, write
+from ensembles.checkpoints import Expert, Mixture, plan_recipe, read_recipes, write
 from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import silent
-from ensembles.checkpoints.recipes.document import Expert, Mixture
 from ensembles.checkpoints.recipes.mixtures import hidden_states
 from ensembles.checkpoints.recipes.mixtures.routers import (
     prompted_rows,
