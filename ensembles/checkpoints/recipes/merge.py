@@ -241,9 +241,10 @@ def _with_files_of(
 
 
 def _largest_part(model: Checkpoint) -> int | None:
-    """Size of the largest weight file of a model with several."""
+    """Size of the largest shard of a model with several; modules are no shards."""
     sizes = [
         sum(tensor.nbytes for name in names if (tensor := model.tensor(name)))
-        for names in model.parts.values()
+        for file, names in model.parts.items()
+        if "/" not in file and file not in model.extras
     ]
     return max(sizes) if len(sizes) > 1 else None

@@ -64,10 +64,23 @@ def renamed(
         view,
         path=like.path,
         is_directory=like.is_directory,
+        parts=_module_files(like, layout),
+        whole_files=like.whole_files,
         files=like.files,
         contents=like.contents,
         config=like.config,
     )
+
+
+def _module_files(
+    like: Checkpoint, layout: Mapping[str, Tensor]
+) -> dict[str, list[str]]:
+    """Weight files in folders, as of a sentence encoder's Dense layers."""
+    return {
+        file: [name for name in names if name in layout]
+        for file, names in like.parts.items()
+        if "/" in file and file not in like.extras
+    }
 
 
 def _records(

@@ -364,3 +364,31 @@ def test_a_recipe_merges_all_modules_with_weights_by_their_names(
         weight = 3 if name.startswith("2.linear") else 1  # module 2 is in 2_Dense
         expected = (weight * first[name].double() + second[name]) / (weight + 1)
         torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=1e-8)
+
+
+STACK = """\
+merge_method: passthrough
+slices:
+  - sources:
+      - model: {folder}/st0
+        layer_range: [0, 1]
+  - sources:
+      - model: {folder}/st1
+        layer_range: [0, 1]
+"""
+
+
+def test_a_stack_of_layers_keeps_the_files_of_the_modules(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TINY, "num_hidden_layers", 2)
+        models = members(tmp_path, with_layers)
+    (tmp_path / "recipe.yml").write_text(STACK.format(folder=tmp_path))
+    (recipe,) = read_recipes(tmp_path / "recipe.yml")
+    write(plan_recipe(recipe, tmp_path / "out"))
+    merged = type(models[0])(str(tmp_path / "out"), device="cpu").state_dict()
+    first, second = (model.state_dict() for model in models)
+    assert merged.keys() == first.keys()
+    for name, value in merged.items():
+        is_first = "embeddings" in name or "layer.0." in name
+        stored = name.replace("layer.1.", "layer.0.")
+        assert torch.equal(value, (first if is_first else second)[stored]), name
