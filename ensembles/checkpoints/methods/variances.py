@@ -38,9 +38,9 @@ class _Shares(NamedTuple):
 
 def _pieces_of_variances(stack: Array, weights: Float64) -> Iterator[Float64]:
     """Variance over members with a weight, in pieces of a single row."""
-    rows = slice(None) if weights.all() else weights != 0
+    stack = stack if weights.all() else stack[weights != 0]
     for start, stop in chunks(stack.shape[1], PIECE):
-        yield variances(stack[rows, start:stop])[None]
+        yield variances(stack, start, stop)[None]
 
 
 def _count_upper(

@@ -130,23 +130,26 @@ def _merge_active(stack, base, weights, unique_weights, epsilon, out):
 @compiled
 def _add_active(deltas, weight, epsilon, sums, n_active):
     for j in range(deltas.size):
-        is_active = not abs(deltas[j]) <= epsilon
-        sums[j] += weight * deltas[j] if is_active else 0.0
+        delta = deltas[j]
+        is_active = not abs(delta) <= epsilon
+        sums[j] += weight * delta if is_active else 0.0
         n_active[j] += 1.0 if is_active else 0.0
 
 
 @compiled
 def _add_alone(deltas, weight, epsilon, unique):
     for j in range(deltas.size):
-        is_active = not abs(deltas[j]) <= epsilon
-        unique[j] += weight * deltas[j] if is_active else 0.0
+        delta = deltas[j]
+        is_active = not abs(delta) <= epsilon
+        unique[j] += weight * delta if is_active else 0.0
 
 
 @compiled
 def _add_to_base(origin, unique, n_active, sums):
     for j in range(sums.size):
-        sums[j] = unique[j] if n_active[j] == 1.0 else sums[j]
-        n_active[j] = n_active[j] if n_active[j] > 1.0 else 1.0
+        alone, total, n = unique[j], sums[j], n_active[j]  # loads before branches
+        sums[j] = alone if n == 1.0 else total
+        n_active[j] = n if n > 1.0 else 1.0
     np.divide(sums, n_active, sums)  # unlike /, it is vectorized
     for j in range(sums.size):
         value = origin[j] + sums[j]

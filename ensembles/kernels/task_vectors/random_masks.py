@@ -277,4 +277,5 @@ def _decide(mask, bounds, probabilities, stream, start):
 def scale_row(values, mask, factors):
     """Multiply values by their factors where the mask is 1, and else by 0."""
     for j in range(values.size):
-        values[j] *= factors[j] if mask[j] else 0.0
+        factor = factors[j]  # a load in a branch is not vectorized
+        values[j] *= factor if mask[j] else 0.0

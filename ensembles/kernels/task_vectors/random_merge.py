@@ -19,6 +19,7 @@ from ensembles.kernels.task_vectors.random_masks import (
     stream_key,
 )
 from ensembles.kernels.task_vectors.sign_election import (
+    N_SUMS,
     Sign,
     elected_sum_loop,
     elected_sum_reference,
@@ -217,6 +218,7 @@ def _merge_randomly(
     probabilities, scales = np.empty((n_rows, unit)), np.empty((n_rows, unit))
     bounds = np.empty((n_rows, unit), np.uint16)
     words, mask = np.empty(unit, np.uint32), np.empty(unit, np.uint8)
+    sums = np.empty((8, N_SUMS))
     for i in range(n_rows):
         probabilities[i] = lowest[i]
         _find_scales(probabilities[i], factors[i], is_rescaled, scales[i])
@@ -237,7 +239,7 @@ def _merge_randomly(
             stream = key[0], key[1], key[2], members[i]
             mask_row(p, bounds[k], stream, place + start, mask[:size])
             scale_row(row, mask, scales[k])
-        elected_sum_loop(deltas, terms, votes, zero_sum, merged[:size])
+        elected_sum_loop(deltas, terms, votes, zero_sum, sums, merged[:size])
         add_scaled(merged[:size], scale, 1.0, origin)
         write_lane(merged, words, out[start:stop])
 

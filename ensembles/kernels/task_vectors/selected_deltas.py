@@ -22,7 +22,7 @@ from ensembles.parallel import chunks
 EPS = 2.0**-52
 
 
-def variances(stack: Array) -> Float64:
+def variances(stack: Array, start: int = 0, stop: int | None = None) -> Float64:
     """Variance of each entry over the members, zero only if all are equal.
 
     The mean square of the differences of all pairs, which do not cancel.
@@ -31,16 +31,22 @@ def variances(stack: Array) -> Float64:
     ----------
     stack : ndarray of shape (n_members, size), a float format
         Members along axis 0.
+    start, stop : int, default=0, None
+        Bounds of the entries; None is the end.
 
     Returns
     -------
-    ndarray of shape (size,), float64
+    ndarray of shape (stop - start,), float64
     """
-    out = np.zeros(stack.shape[1])
-    if use_loops(stack.size * len(stack)):
-        _variances(as_read(stack if is_read(stack.dtype) else widen(stack)), out)
+    part = stack[:, start:stop]
+    out = np.zeros(part.shape[1])
+    if use_loops(part.size * len(stack)):
+        if is_read(stack.dtype):  # all of it, because a part has strides
+            _variances(as_read(stack), start, out)
+        else:
+            _variances(widen(part), 0, out)
         return out
-    wide = widen(stack)
+    wide = widen(part)
     for first, row in enumerate(wide):
         for other in wide[first + 1 :]:
             difference = row - other
@@ -139,12 +145,12 @@ def _selected(stack: Float64, base: Float64, threshold: float) -> Float64:
 
 
 @compiled
-def _variances(stack, out):
+def _variances(stack, first, out):
     rows = np.empty((len(stack), SPAN))
     for start in range(0, out.size, SPAN):
         stop = min(start + SPAN, out.size)
         for i in range(len(stack)):
-            read_lane(stack[i, start:stop], rows[i])
+            read_lane(stack[i, first + start : first + stop], rows[i])
         _fill_variances(rows, out[start:stop])
 
 
@@ -181,7 +187,8 @@ def _read_selected(stack, base, start, stop, threshold, deltas, origin):
 @compiled
 def _subtract_selected(row, origin, spreads, threshold):
     for j in range(spreads.size):
-        row[j] = (origin[j] if spreads[j] < threshold else row[j]) - origin[j]
+        value, base = row[j], origin[j]  # loads in a branch are not vectorized
+        row[j] = (base if spreads[j] < threshold else value) - base
 
 
 @compiled
@@ -238,15 +245,17 @@ def _add_sizes(row, totals, sizes):
 def _elect(signs, sizes, slack):
     """Replace sums by their sign; NaN stays."""
     for j in range(signs.size):
-        elected = 1.0 if signs[j] >= -slack * sizes[j] else -1.0
-        signs[j] = elected if signs[j] == signs[j] else np.nan
+        total = signs[j]
+        elected = 1.0 if total >= -slack * sizes[j] else -1.0
+        signs[j] = elected if total == total else np.nan
 
 
 @compiled
 def _add_counted(row, coefficient, signs, sums, shares):
     for j in range(row.size):
-        is_counted = signs[j] * row[j] > 0
-        sums[j] += coefficient * row[j] if is_counted else 0.0
+        delta = row[j]
+        is_counted = signs[j] * delta > 0
+        sums[j] += coefficient * delta if is_counted else 0.0
         shares[j] += coefficient if is_counted else 0.0
 
 
@@ -254,7 +263,8 @@ def _add_counted(row, coefficient, signs, sums, shares):
 def _add_to_base(origin, signs, shares, normalize, sums):
     if normalize:
         for j in range(sums.size):
-            shares[j] = shares[j] if shares[j] != 0.0 else 1.0
+            share = shares[j]
+            shares[j] = share if share != 0.0 else 1.0
         np.divide(sums, shares, sums)  # unlike /, it is vectorized
     for j in range(sums.size):
         value = origin[j] + sums[j]

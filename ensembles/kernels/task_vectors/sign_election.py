@@ -16,7 +16,7 @@ SIGNS = ("mass", "unweighted_mass", "count")
 MASS, UNWEIGHTED_MASS, COUNT = range(3)  # indices in SIGNS
 SUM = -1  # without an election
 EPS = 2.0**-52
-SPAN = 512  # elements per step: 28 KiB of sums, which stay in the L1 cache
+N_SUMS = 512  # elements per step: 32 KiB of sums, which stay in the L1 cache
 
 
 def elected_sum(
@@ -68,9 +68,11 @@ def elected_sum(
         deltas, weights = deltas[weights != 0], weights[weights != 0]
     terms, votes = terms_of(weights, sign, normalize), votes_of(sign)
     out = np.empty(deltas.shape[1])
-    # NumPy takes some 20 ns for each entry of deltas.
-    combine = elected_sum_loop if use_loops(4 * deltas.size) else elected_sum_reference
-    combine(deltas, terms, votes, zero_sum, out)
+    if use_loops(4 * deltas.size):  # NumPy takes some 20 ns for each entry of deltas
+        sums = np.empty((8, N_SUMS))
+        elected_sum_loop(deltas, terms, votes, zero_sum, sums, out)
+    else:
+        elected_sum_reference(deltas, terms, votes, zero_sum, out)
     return out
 
 
@@ -178,21 +180,23 @@ def elected_sum_reference(
 
 
 @compiled
-def elected_sum_loop(deltas, terms, votes, zero_sum, out):
-    """Compiled loop of `elected_sum`, equal to `elected_sum_reference`."""
+def elected_sum_loop(deltas, terms, votes, zero_sum, sums, out):
+    """Compiled loop of `elected_sum`, equal to `elected_sum_reference`.
+
+    ``sums`` is scratch space, a float64 array of shape (8, N_SUMS).
+    """
     n_members, slack = len(deltas), 1.0 + len(deltas) * EPS
     if votes == SUM:
         out[:] = 0.0
         for i in range(n_members):
             _add_weighted(deltas[i], terms[0, i], out)
         return
-    sums, elected, none = np.empty((6, SPAN)), np.empty(SPAN), np.zeros(SPAN)
     # By index: unpacked rows count as strided, and their loops are not vectorized.
     up, down, up_share, down_share = sums[0], sums[1], sums[2], sums[3]
-    up_votes, down_votes = sums[4], sums[5]
-    for start in range(0, out.size, SPAN):
-        stop = min(start + SPAN, out.size)
-        sums[:] = 0.0
+    up_votes, down_votes, none, elected = sums[4], sums[5], sums[6], sums[7]
+    for start in range(0, out.size, N_SUMS):
+        stop = min(start + N_SUMS, out.size)
+        sums[:7] = 0.0
         for i in range(0, n_members, 3):
             a = deltas[i, start:stop]
             b = deltas[i + 1, start:stop] if i + 1 < n_members else none[: a.size]
@@ -258,15 +262,17 @@ def _elect(up_votes, down_votes, down_sign, slack, zero_sum, elected):
 @compiled
 def _choose_value(up, down, elected, out):
     for j in range(out.size):
-        value = (up[j] + down[j]) * 0.0
-        value = down[j] if elected[j] < 0 else value
-        out[j] = up[j] if elected[j] > 0 else value
+        up_value, down_value = up[j], down[j]  # a load in a branch is not vectorized
+        value = (up_value + down_value) * 0.0
+        value = down_value if elected[j] < 0 else value
+        out[j] = up_value if elected[j] > 0 else value
 
 
 @compiled
 def _choose_share(up_share, down_share, elected):
     """Replace the elected sign by the divisor, 1 for an empty sum."""
     for j in range(elected.size):
-        share = down_share[j] if elected[j] < 0 else 0.0
-        share = up_share[j] if elected[j] > 0 else share
+        sign, up, down = elected[j], up_share[j], down_share[j]
+        share = down if sign < 0 else 0.0
+        share = up if sign > 0 else share
         elected[j] = 1.0 if share == 0 else share

@@ -11,6 +11,7 @@ from ensembles._typing import Array, Float64
 from ensembles.kernels.jit import compiled
 from ensembles.kernels.task_vectors.magnitudes import deltas_between, upper_limit
 from ensembles.kernels.task_vectors.sign_election import (
+    N_SUMS,
     Sign,
     elected_sum_loop,
     elected_sum_reference,
@@ -94,7 +95,7 @@ def _merge_trimmed(
     stack, base, low, limit, terms, votes, zero_sum, scale, divisor, out
 ):
     deltas, lanes = np.empty((len(stack), SPAN)), np.empty((2, SPAN))
-    words = np.empty(SPAN, np.uint32)
+    words, sums = np.empty(SPAN, np.uint32), np.empty((8, N_SUMS))
     origin, merged = lanes[0], lanes[1]
     for start in range(0, out.size, SPAN):
         stop = min(start + SPAN, out.size)
@@ -104,7 +105,7 @@ def _merge_trimmed(
             read_delta(stack[i, start:stop], origin, row)
             _trim(row, low[i], limit[i])
         # Whole rows: slices of columns count as strided, and are not vectorized.
-        elected_sum_loop(deltas, terms, votes, zero_sum, merged[: stop - start])
+        elected_sum_loop(deltas, terms, votes, zero_sum, sums, merged[: stop - start])
         add_scaled(merged[: stop - start], scale, divisor, origin)
         write_lane(merged, words, out[start:stop])
 
@@ -112,8 +113,9 @@ def _merge_trimmed(
 @compiled
 def _trim(row, low, limit):
     for j in range(row.size):
-        size = abs(row[j])
-        delta = 0.0 if size < low else row[j]
+        delta = row[j]
+        size = abs(delta)
+        delta = 0.0 if size < low else delta
         row[j] = 0.0 if size >= limit else delta
 
 
