@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.compatibility.layout import (
-    TensorPlan,
-    match_layouts,
-)
+from ensembles.checkpoints.compatibility.layout import TensorPlan, match_layouts
 from ensembles.checkpoints.compatibility.member_moments import (
     MomentsSource,
     add_moments,
