@@ -155,13 +155,13 @@ RULE_CASES = {
     # The first entry is changed by both, by 2 and 3 * 4, halved; the others by one. The
     # first has one shared change for each unique one: 2 * (1 + 0.5); the second too.
     "ram": RuleCase([[3, 3, 1], [5, 1, 2]], [1, 3], [8, 4, 5.5], {"r": 0.5}, [1, 1, 1]),
-    # With seed 2 the random numbers of the members begin with 0.49, 0.76, 0.45 and with
-    # 0.31, 0.96, 0.87. Below 0.5: the differences 1 and 2, and -1; doubled 2 and 4, -2.
+    # With seed 177 the random numbers of the members begin with .48, .99, .25 and with
+    # .23, .92, .84. Below 0.5: the differences 1 and 2, and -1; doubled 2 and 4, -2.
     "dare_linear": RuleCase(
         [[2, 5, 3], [0, 2, 4]],
         [1, 3],
         [-1, 1, 3],
-        {"density": 0.5, "scale": 0.5, "seed": 2},
+        {"density": 0.5, "scale": 0.5, "seed": 177},
         [1, 1, 1],
     ),
     # The same numbers; in the first entry 2 and 3 * -2 elect the negative sign.
@@ -169,7 +169,7 @@ RULE_CASES = {
         [[2, 5, 3], [0, 2, 4]],
         [1, 3],
         [0, 1, 3],
-        {"density": 0.5, "scale": 0.5, "seed": 2},
+        {"density": 0.5, "scale": 0.5, "seed": 177},
         [1, 1, 1],
     ),
     # The same numbers. The differences 1, 4 and 2 are kept with 0.25, 0.75 and 0.5: 2,
@@ -178,7 +178,7 @@ RULE_CASES = {
         [[2, 5, 3], [0, 2, 4]],
         [1, 3],
         [-3, 1, 3],
-        {"density": 0.5, "epsilon": 0.25, "scale": 0.5, "seed": 2},
+        {"density": 0.5, "epsilon": 0.25, "scale": 0.5, "seed": 177},
         [1, 1, 1],
     ),
     # The same without the sum: -1 / 0.375 of the second, 4 of the first.
@@ -186,7 +186,7 @@ RULE_CASES = {
         [[2, 5, 3], [0, 2, 4]],
         [1, 3],
         [-1 / 3, 1, 3],
-        {"density": 0.5, "epsilon": 0.25, "scale": 0.5, "seed": 2},
+        {"density": 0.5, "epsilon": 0.25, "scale": 0.5, "seed": 177},
         [1, 1, 1],
     ),
     # Two differences of each are kept: 4 and -2, 3 and 2. In the second entry -2 and
