@@ -23,15 +23,10 @@ from typing import Any
 import measuring
 import numpy as np
 from bench_checkpoints import HERE, say
-from recipe_examples import (
-    EXAMPLES,
-    METHODS,
-    Array,
-    Example,
-    make_members,
-    tensors_of,
-    unit,
-)
+from recipe_examples import EXAMPLES
+from recipe_methods import METHODS
+from recipe_models import Example, make_members, tensors_of, unit
+from recipe_oracles import Array
 
 ALL = EXAMPLES | METHODS
 

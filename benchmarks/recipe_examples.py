@@ -1,4 +1,4 @@
-"""Recipes in the shapes of mergekit's examples, and small random models for them.
+"""Recipes in the shapes of mergekit's examples.
 
 An example has its members, whose paths are relative to a folder, and a recipe with
 these paths. Its formula gives a tensor of the result in float64: a function of the
@@ -7,153 +7,57 @@ tensor's name and of the tensors of the members by path.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING or __package__:  # a test imports it from the package
     from benchmarks import recipe_oracles as oracles
+    from benchmarks.recipe_models import (
+        BASE,
+        BERT,
+        CHAT,
+        CODE,
+        GEMMA2,
+        GPT2,
+        LLAMA,
+        MATH,
+        MISTRAL,
+        N_LAYERS,
+        PHI3,
+        QWEN2,
+        QWEN2_VL,
+        QWEN3,
+        T5,
+        WHISPER,
+        Example,
+        Tensors,
+    )
 else:
     import recipe_oracles as oracles
-import numpy as np
+    from recipe_models import (
+        BASE,
+        BERT,
+        CHAT,
+        CODE,
+        GEMMA2,
+        GPT2,
+        LLAMA,
+        MATH,
+        MISTRAL,
+        N_LAYERS,
+        PHI3,
+        QWEN2,
+        QWEN2_VL,
+        QWEN3,
+        T5,
+        WHISPER,
+        Example,
+        Tensors,
+    )
 
 Array = oracles.Array
-Tensors = Mapping[str, Mapping[str, Array]]
-Formula = Callable[[str, Tensors], Array]
-N_LAYERS = 5
-SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 20,
-    "max_position_embeddings": 32,
-}
-LLAMA = ("LlamaConfig", "LlamaForCausalLM", SIZES)
-MISTRAL = ("MistralConfig", "MistralForCausalLM", SIZES)
-TIED = {"tie_word_embeddings": True}
-QWEN2 = ("Qwen2Config", "Qwen2ForCausalLM", SIZES | TIED)
-QWEN3 = ("Qwen3Config", "Qwen3ForCausalLM", SIZES | TIED | {"head_dim": 8})
-GEMMA2 = ("Gemma2Config", "Gemma2ForCausalLM", SIZES | {"head_dim": 8})
-PHI3 = ("Phi3Config", "Phi3ForCausalLM", SIZES | {"pad_token_id": 0})
-GPT2 = (
-    "GPT2Config",
-    "GPT2LMHeadModel",
-    {"n_embd": 16, "n_layer": 5, "n_head": 4, "vocab_size": 20, "n_positions": 32},
-)
-BERT_SIZES = {key: size for key, size in SIZES.items() if "key_value" not in key}
-BERT = ("BertConfig", "BertForMaskedLM", BERT_SIZES)
-WHISPER = (
-    "WhisperConfig",
-    "WhisperForConditionalGeneration",
-    {
-        **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
-        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
-        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 24),
-        **dict.fromkeys(("max_source_positions", "max_target_positions"), 8),
-        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 1),
-        **{"d_model": 16, "num_mel_bins": 4, "vocab_size": 20},
-        "decoder_start_token_id": 2,
-    },
-)
-T5 = (
-    "T5Config",
-    "T5ForConditionalGeneration",
-    {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
-    | {
-        "vocab_size": 20,
-        "feed_forward_proj": "gated-gelu",
-        "decoder_start_token_id": 0,
-    },
-)
-QWEN2_VL = (
-    "Qwen2VLConfig",
-    "Qwen2VLForConditionalGeneration",
-    {
-        "text_config": {
-            **SIZES,
-            "rope_scaling": {"type": "mrope", "mrope_section": [1, 1]},
-        },
-        "vision_config": {"depth": 2, "embed_dim": 16, "num_heads": 2}
-        | {"hidden_size": 16, "patch_size": 2, "mlp_ratio": 2},
-        **dict.fromkeys(("image_token_id", "video_token_id"), 19),
-        **{"vision_start_token_id": 17, "vision_end_token_id": 18},
-    },
-)
-BASE = "models/base"
-CHAT, CODE, MATH = "models/chat", "models/code", "models/math"
-
-
-class Example(NamedTuple):
-    """A recipe and its members.
-
-    Parameters
-    ----------
-    kind : tuple
-        Class of the configuration, class of the model, and sizes.
-    members : tuple of str
-        Paths of the models, relative to a folder; ``BASE`` is the common ancestor.
-    recipe : str
-        YAML, with these paths.
-    formula : callable or None
-        Tensor of the result in float64; None if the two tools are compared only.
-    n_layers : int
-        Number of layers of the result.
-    dtype : str
-        Dtype of the members and of the result.
-    """
-
-    kind: tuple[str, str, dict[str, Any]]
-    members: tuple[str, ...]
-    recipe: str
-    formula: Formula | None
-    n_layers: int = N_LAYERS
-    dtype: str = "float32"
-
-
-def make_members(folder: Path, example: Example) -> None:
-    """Write the members: copies of one random model, each with changes of its own."""
-    import torch
-    import transformers
-
-    config_class, model_class, sizes = example.kind
-    config = getattr(transformers, config_class)(**sizes)
-    for number, path in enumerate(sorted(example.members), 1):
-        torch.manual_seed(0)
-        model = getattr(transformers, model_class)(config)
-        with torch.no_grad():
-            _add_noise(model)  # norms other than 1, biases other than 0
-            if path != BASE:
-                torch.manual_seed(number)
-                _add_noise(model)
-        model.to(getattr(torch, example.dtype)).save_pretrained(folder / path)
-
-
-def _add_noise(model: Any) -> None:
-    import torch
-
-    for parameter in model.parameters():
-        parameter += 0.02 * torch.randn(parameter.shape)
-
-
-def tensors_of(folder: Path) -> dict[str, Array]:
-    """All tensors of a model in float64."""
-    from safetensors.numpy import load_file
-
-    tensors: dict[str, Array] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        stored = load_file(file)
-        tensors |= {name: array.astype(np.float64) for name, array in stored.items()}
-    return tensors
-
-
-def unit(array: Array, dtype: str) -> float:
-    """Unit in the last place of the largest entry, in the dtype of the result."""
-    largest = max(float(np.abs(array).max(initial=0)), 1e-6)
-    n_bits = {"float32": 23, "float16": 10, "bfloat16": 7}[dtype]
-    return float(2.0 ** (np.floor(np.log2(largest)) - n_bits))
 
 
 def _each(*paths: str) -> Callable[[str, Tensors], list[Array]]:
@@ -526,54 +430,3 @@ for _name, _dtype in (
     _example = EXAMPLES[_name]
     _recipe = _example.recipe.replace("float32", _dtype)
     EXAMPLES[f"{_name}, {_dtype}"] = _example._replace(recipe=_recipe, dtype=_dtype)
-
-
-def method_example(
-    method: str, base: str | None, *paths: str, **shared: Any
-) -> Example:
-    """Example of a merge method, for a comparison of the two tools."""
-    of_models = {key: shared.pop(key) for key in PER_MODEL if key in shared}
-    models = [{"model": path, "parameters": of_models} for path in paths]
-    entries: dict[str, Any] = {
-        "merge_method": method,
-        "models": models,
-        "dtype": "float32",
-    }
-    entries |= {"parameters": shared} if shared else {}
-    entries |= {"base_model": base} if base else {}
-    members = dict.fromkeys((*([base] if base else []), *paths))
-    return Example(QWEN2, tuple(members), json.dumps(entries), None)
-
-
-PER_MODEL = ("weight", "density", "gamma", "epsilon")
-METHODS = {
-    "task_arithmetic": method_example(
-        "task_arithmetic", BASE, *THREE, weight=0.4, normalize=True
-    ),
-    "dare_linear": method_example("dare_linear", BASE, *TWO, weight=0.5, density=1.0),
-    "dare_ties": method_example("dare_ties", BASE, *TWO, weight=0.5, density=1.0),
-    "della": method_example("della", BASE, *TWO, weight=0.5, density=1.0),
-    "della_linear": method_example("della_linear", BASE, *TWO, weight=1.0, density=1.0),
-    "breadcrumbs": method_example(
-        "breadcrumbs", BASE, *THREE, weight=0.4, density=0.8, gamma=0.05
-    ),
-    "breadcrumbs_ties": method_example(
-        "breadcrumbs_ties", BASE, *THREE, weight=0.4, density=0.8, gamma=0.05
-    ),
-    "sce": method_example("sce", BASE, *THREE, select_topk=0.5),
-    "ram": method_example("ram", BASE, *THREE, epsilon=1e-3),
-    "ramplus_tl": method_example("ramplus_tl", BASE, *THREE, r=0.2, alpha=0.3),
-    "model_stock by row": method_example("model_stock", BASE, *THREE, filter_wise=True),
-    "nuslerp": method_example("nuslerp", None, *TWO, weight=0.5),
-    "nuslerp by row": method_example(
-        "nuslerp", None, *TWO, weight=0.5, nuslerp_flatten=False, nuslerp_row_wise=True
-    ),
-    "nuslerp of task vectors": method_example("nuslerp", BASE, *TWO, weight=0.5),
-    "multislerp": method_example("multislerp", None, *THREE, weight=0.5),
-    "multislerp of task vectors": method_example(
-        "multislerp", BASE, *THREE, weight=1.0
-    ),
-    "karcher": method_example("karcher", None, *THREE, max_iter=100, tol=1e-9),
-    "nearswap": method_example("nearswap", CHAT, CHAT, CODE, t=0.01),
-    "arcee_fusion": method_example("arcee_fusion", CHAT, CHAT, CODE),
-}

@@ -10,13 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks.recipe_examples import (
-    EXAMPLES,
-    Example,
-    make_members,
-    tensors_of,
-    unit,
-)
+from benchmarks.recipe_examples import EXAMPLES
+from benchmarks.recipe_models import Example, make_members, tensors_of, unit
 from ensembles_cli.main import cli
 
 transformers = pytest.importorskip("transformers")
