@@ -269,7 +269,7 @@ def _squared_distances_bfloat16(stack, first, last, out):
     sums, values = np.zeros((len(out), len(out), SUMS)), np.empty((len(out), LANE))
     for start in range(first, last, LANE):
         for i in range(len(out)):
-            _widen_lane(stack[i, start : min(start + LANE, last)], values[i])
+            _widen_lane(stack[i, start : start + LANE], values[i])
         for a in range(len(out)):
             for b in range(a):
                 _add_squares(values[a], values[b], sums[b, a])
