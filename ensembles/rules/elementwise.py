@@ -86,8 +86,8 @@ def linear_combination(
     Raises
     ------
     ValueError
-        If ``scale`` is not a finite number, or the weights sum to zero with
-        ``normalize=True``.
+        If ``scale`` is not a finite number, ``normalize`` is not a boolean, or the
+        weights sum to zero with ``normalize=True``.
 
     Notes
     -----
@@ -97,6 +97,11 @@ def linear_combination(
     if not (isinstance(scale, Real) and math.isfinite(scale)):
         raise ValueError(
             f"scale of 'linear_combination' must be a finite number, found {scale!r}"
+        )
+    if normalize not in (False, True):
+        raise ValueError(
+            "normalize of 'linear_combination' must be True or False, found "
+            f"{normalize!r}"
         )
     total = math.fsum(weights) if normalize else 1.0
     if total == 0:
