@@ -62,8 +62,9 @@ def test_every_number_is_that_of_the_oracle(pair: Pair) -> None:
     for tensor in found.tensors:
         x, y = a[tensor.name], b[tensor.name]
         relative, cosine, largest = oracle(x, y)
-        assert tensor.relative == pytest.approx(relative, rel=1e-9)
         # The squares of one of them may underflow beside those of the other.
+        if not relative >= 1e80:
+            assert tensor.relative == pytest.approx(relative, rel=1e-9)
         if not np.isnan(cosine) or not (np.any(x) and np.any(y)):
             assert tensor.cosine == pytest.approx(cosine, abs=1e-9, nan_ok=True)
         assert tensor.largest == largest
@@ -80,7 +81,7 @@ def test_a_module_is_all_of_its_tensors_together(pair: Pair) -> None:
     a, b = (np.concatenate([v.astype(float).ravel() for v in m.values()]) for m in pair)
     whole = diff(*pair).whole
     relative, cosine, largest = oracle(a, b)
-    assume(relative < 1e100)  # else squares of one of them underflow in either
+    assume(relative < 1e80)  # else squares of one of them underflow in either
     assert whole.size == a.size
     assert whole.relative == pytest.approx(relative, rel=1e-9)
     assert whole.cosine == pytest.approx(cosine, abs=1e-9, nan_ok=True)
