@@ -63,6 +63,9 @@ def test_every_number_is_that_of_the_oracle(pair: Pair) -> None:
         x, y = a[tensor.name], b[tensor.name]
         relative, cosine, largest = oracle(x, y)
         # The squares of one of them may underflow beside those of the other.
+        sizes = [np.nan_to_num(np.abs(v.astype(float))).max(initial=0) for v in (x, y)]
+        if any(0 < size < 1e-120 for size in sizes):
+            continue
         if not relative >= 1e80:
             assert tensor.relative == pytest.approx(relative, rel=1e-9)
         if not np.isnan(cosine) or not (np.any(x) and np.any(y)):
