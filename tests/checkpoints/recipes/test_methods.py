@@ -127,12 +127,12 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
         ),
         (
             {
-                "merge_method": "slerp",
+                "merge_method": "della",
                 "base_model": "base",
                 "models": [{"model": "a"}],
-                "parameters": {"t": 1.5},
+                "parameters": {"weight": 1, "density": 0.1, "epsilon": 0.5},
             },
-            r"recipe\.yml:1: t of slerp must be from 0 to 1, found 1\.5",
+            r"recipe\.yml:1: density - epsilon must be above 0",
         ),
     ],
 )
