@@ -16,11 +16,14 @@ SMALLEST_SUM = 1e-8
 
 
 def _linear(values: Values) -> TensorSettings:
-    if values.rule == "mean":
-        return TensorSettings(values.weights)
     total = math.fsum(values.weights)
     if values.shared["normalize"] and not total:
-        raise ValueError(f"weights of linear must not sum to 0: {values.weights}")
+        raise ValueError(
+            f"weights of linear must not sum to 0, found {values.weights}; with "
+            "normalize: false, they are not divided by their sum"
+        )
+    if values.rule == "mean":
+        return TensorSettings(values.weights)
     scale = 1 / total if values.shared["normalize"] else 1.0
     if not any(values.weights):
         return TensorSettings(None, {"scale": 0.0})
