@@ -55,6 +55,15 @@ def values(folder: str = "out") -> list[float]:
     return [float(tensors[f"h.{i}.w"][0, 0]) for i in range(2)]
 
 
+def test_layers_of_several_models_are_not_one_member_alone(merge: Merge) -> None:
+    sources = [f"- sources: [{{model: {m}, layer_range: [0, 2]}}]\n" for m in "ab"]
+    stacked = merge("merge_method: passthrough\nslices:\n" + "".join(sources), "--plan")
+    assert stacked.exit_code == 0, stacked.stderr
+    assert "only one member" not in stacked.output
+    copied = merge("merge_method: passthrough\nmodels: [{model: a}]\n", "--plan")
+    assert "there is only one member: nothing is averaged" in copied.output
+
+
 def test_a_recipe_is_carried_out(merge: Merge) -> None:
     result = merge(LINEAR)
     assert result.exit_code == 0, result.stderr

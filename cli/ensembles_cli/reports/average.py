@@ -46,8 +46,10 @@ class PlannedAverage:
         note = different_initializations(plan)
         self.notes = [*notes, *chosen.notes, *([] if note is None else [note])]
         self.notes += [*averages_among(plan), *plan.notes]
-        is_single = len(plan.members) == 1 and not plan.members[0].adapters
-        if is_single and not plan.is_conversion:
+        first = plan.members[0]
+        is_single = len(plan.members) == 1 and plan.base is None
+        is_merged = bool(first.adapters or first.made_from)
+        if is_single and not is_merged and not plan.is_conversion:
             self.notes.append("there is only one member: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:

@@ -90,15 +90,16 @@ def plan_recipe(
     is_directory = out is not None and output_format(Path(out)) == "directory"
     if is_directory and members[0].made_from and options.get("shard_size") is None:
         options["shard_size"] = _largest_part(like)
-    planned = plan(
-        members,
-        out,
-        base=inputs.base,
-        rule=inputs.rule,
-        **_applied(inputs),
-        dtype=recipe.out_dtype or recipe.dtype,
-        **({"missing": "present"} if inputs.has_gaps else {}) | options,
-    )
+    with _located(recipe):
+        planned = plan(
+            members,
+            out,
+            base=inputs.base,
+            rule=inputs.rule,
+            **_applied(inputs),
+            dtype=recipe.out_dtype or recipe.dtype,
+            **({"missing": "present"} if inputs.has_gaps else {}) | options,
+        )
     notes += [*of_tokens, *more, *([method.note] if method.note else [])]
     return replace(planned, notes=(*notes, *planned.notes))
 
@@ -109,9 +110,13 @@ def _located(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if str(error).startswith(f"{recipe.path}:"):
+        where = f"{recipe.path}:"
+        if str(error).startswith(where):
             raise
-        raise ValueError(f"{recipe.path}:{recipe.line}: {error}") from None
+        lines = str(error).splitlines()
+        raise ValueError(
+            "\n".join(f"{where}{recipe.line}: {line}" for line in lines)
+        ) from None
 
 
 def _applied(inputs: Inputs) -> dict[str, Any]:

@@ -173,7 +173,10 @@ def tensor_settings(
             where = f"tensor {entry.tensor!r} of model {entry.model}"
             _check_present(parameter, value, where)
             of_models[parameter.name].append(value)
-    return method.settings(Values(rule, values, of_models))
+    try:
+        return method.settings(Values(rule, values, of_models))
+    except ValueError as error:
+        raise ValueError(f"tensor {tensor!r}: {error}") from None
 
 
 def _check_present(parameter: Parameter, value: Any, where: str) -> None:

@@ -16,11 +16,14 @@ SMALLEST_SUM = 1e-8
 
 
 def _linear(values: Values) -> TensorSettings:
-    if values.rule == "mean":
-        return TensorSettings(values.weights)
     total = math.fsum(values.weights)
     if values.shared["normalize"] and not total:
-        raise ValueError(f"weights of linear must not sum to 0: {values.weights}")
+        raise ValueError(
+            f"weights of linear must not sum to 0, found {values.weights}; with "
+            "normalize: false, they are not divided by their sum"
+        )
+    if values.rule == "mean":
+        return TensorSettings(values.weights)
     scale = 1 / total if values.shared["normalize"] else 1.0
     if not any(values.weights):
         return TensorSettings(None, {"scale": 0.0})
@@ -34,8 +37,6 @@ def _scaled_copy(values: Values) -> TensorSettings:
 
 def _interpolation(values: Values) -> TensorSettings:
     t = values.shared["t"]
-    if not 0 <= t <= 1:
-        raise ValueError(f"t of slerp must be from 0 to 1, found {t}")
     return TensorSettings([1 - t, t])
 
 
@@ -208,6 +209,7 @@ def _task_parameters(
 
 
 WEIGHT = Parameter("weight", of_model=True)
+SHARE = Parameter("weight", of_model=True, least=0.0)
 # Not mergekit's, which ignores it in a recipe.
 SEED = Parameter("seed", default=0.0)
 RANDOM = (
@@ -233,7 +235,7 @@ METHODS = {
     ),
     "slerp": Method(
         "slerp",
-        (Parameter("t"),),
+        (Parameter("t", least=0.0, most=1.0),),
         _interpolation,
         base="first",
         n_members=(2, 2),
@@ -243,7 +245,7 @@ METHODS = {
     "nuslerp": Method(
         "nuslerp",
         (
-            WEIGHT,
+            SHARE,
             Parameter("nuslerp_row_wise", "boolean", False),
             Parameter("nuslerp_flatten", "boolean", True),
         ),
@@ -255,7 +257,7 @@ METHODS = {
     "multislerp": Method(
         "multislerp",
         (
-            WEIGHT,
+            SHARE,
             Parameter("normalize_weights", "boolean", True),
             Parameter("eps", default=1e-8),
         ),
@@ -271,7 +273,11 @@ METHODS = {
         "after max_iter steps or at tol",
     ),
     "nearswap": Method(
-        "nearswap", (Parameter("t"),), _nearswap, base="first", n_members=(2, 2)
+        "nearswap",
+        (Parameter("t", least=0.0),),
+        _nearswap,
+        base="first",
+        n_members=(2, 2),
     ),
     "arcee_fusion": Method(
         "arcee_fusion",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -32,6 +33,10 @@ class Parameter:
         Whether each model has a value of its own.
     is_refused : bool, default=False
         Whether values other than the default are errors, because no rule has them.
+    least : float, default=-inf
+        Smallest number that is allowed.
+    most : float, default=inf
+        Largest number that is allowed.
     """
 
     name: str
@@ -39,6 +44,8 @@ class Parameter:
     default: Any = REQUIRED
     of_model: bool = False
     is_refused: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
     def convert(self, value: Any) -> Any:
         """Value in the parameter's type.
@@ -62,12 +69,27 @@ class Parameter:
         converted = _as_number(value) if self.kind == "number" else _as_boolean(value)
         if converted is None:
             raise ValueError(f"{self.name} must be a {self.kind}, found {value!r:.60}")
+        if self.kind == "number" and not self._allows(converted):
+            raise ValueError(
+                f"{self.name} must be a finite number{self._limits()}, found "
+                f"{value!r:.60}"
+            )
         if self.is_refused and converted != self.default:
             raise ValueError(
                 f"{self.name} must be {str(self.default).lower()} for this "
                 f"merge_method, found {value!r:.60}; other values are not available"
             )
         return converted
+
+    def _allows(self, number: float) -> bool:
+        return math.isfinite(number) and self.least <= number <= self.most
+
+    def _limits(self) -> str:
+        """Limits of the numbers, for messages; empty if there are none."""
+        least = f" from {self.least:g}" if self.least > -math.inf else ""
+        return least + (
+            f" to {self.most:g}" if self.most < math.inf else " on" * bool(least)
+        )
 
 
 def _as_number(value: Any) -> float | None:

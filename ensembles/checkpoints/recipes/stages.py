@@ -94,6 +94,7 @@ def plan_recipes(
         a merge cannot be planned.
     """
     ordered = in_order(recipes)
+    _check_folders(ordered[:-1])
     out = Path(out)
     results: dict[str, Checkpoint] = {}
     plans = []
@@ -142,17 +143,20 @@ def write_recipes(
     """
     if len(staged.plans) == 1:
         return write(staged.plans[0], progress=progress, sha256=sha256)
-    check_absent(staged.out, force=bool(staged.options.get("force")))
+    force = bool(staged.options.get("force"))
+    check_absent(staged.out, force=force)
     with ExitStack() as closing:
         if keep is None:
             folder = closing.enter_context(temporary_sibling(staged.out, folder=True))
         else:
             folder = Path(keep)
+            for recipe in staged.recipes[:-1]:
+                check_absent(folder / _folder_name(str(recipe.name)), force=force)
             folder.mkdir(parents=True, exist_ok=True)
         results: dict[str, Checkpoint] = {}
         for recipe in staged.recipes[:-1]:
             name = str(recipe.name)
-            path = folder / re.sub(r"[^\w.-]+", "_", name)
+            path = folder / _folder_name(name)
             write(
                 plan_recipe(recipe, path, results=results, **staged.options),
                 progress=progress,
@@ -162,6 +166,28 @@ def write_recipes(
             staged.recipes[-1], staged.out, results=results, **staged.options
         )
         return write(last, progress=progress, sha256=sha256)
+
+
+def _folder_name(name: str) -> str:
+    """Name of the folder for the result of a merge."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _check_folders(recipes: Sequence[Recipe | Mixture]) -> None:
+    """Raise `ValueError` if results of merges do not have folders of their own."""
+    names: dict[str, str] = {".": ".", "..": ".."}
+    problems = []
+    for recipe in recipes:
+        name = str(recipe.name)
+        folder = _folder_name(name)
+        if folder in names:
+            problems.append(
+                f"{recipe.path}:{recipe.line}: the merge {name!r} needs another name: "
+                f"the folder of its result would be that of {names[folder]!r}"
+            )
+        names[folder] = name
+    if problems:
+        raise ValueError(all_problems(problems))
 
 
 def in_order(recipes: Sequence[Recipe | Mixture]) -> list[Recipe | Mixture]:

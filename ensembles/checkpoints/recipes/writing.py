@@ -147,6 +147,12 @@ def _option_problems(plan: Plan) -> list[str]:
         for checkpoint in checkpoints
         if checkpoint.path is None or "+" in str(checkpoint.path)
     ]
+    paths = [member.path for member in plan.members if member.path is not None]
+    problems += [
+        f"{str(path)!r} as {paths.count(path)} members"
+        for path in dict.fromkeys(paths)
+        if paths.count(path) > 1
+    ]
     if plan.moments:
         problems.append("--moments")
     if any(target.settings is not None for target in plan.targets):

@@ -102,7 +102,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                 "models": MODELS[:2],
                 "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
             },
-            r"recipe\.yml:1: nuslerp_row_wise: true takes vectors along the first ax",
+            r"recipe\.yml:1: tensor 'w': nuslerp_row_wise: true takes vectors",
         ),
         (
             {
@@ -111,7 +111,7 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
                 "parameters": {"weight": 0, "normalize": {"value": True}},
             }
             | {"models": [{"model": "a"}]},
-            r"recipe\.yml:1: weights of linear must not sum to 0: \[0\.0\]",
+            r"recipe\.yml:1: tensor 'w': weights of linear must not sum to 0, found",
         ),
         (
             {
@@ -127,12 +127,22 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
         ),
         (
             {
-                "merge_method": "slerp",
+                "merge_method": "linear",
+                "models": [
+                    {"model": name, "parameters": {"weight": weight}}
+                    for name, weight in (("a", [1, 2]), ("b", [-1, 2]))
+                ],
+            },
+            r"recipe\.yml:1: tensor 'w': weights of linear must not sum to 0, found",
+        ),
+        (
+            {
+                "merge_method": "della",
                 "base_model": "base",
                 "models": [{"model": "a"}],
-                "parameters": {"t": 1.5},
+                "parameters": {"weight": 1, "density": 0.1, "epsilon": 0.5},
             },
-            r"recipe\.yml:1: t of slerp must be from 0 to 1, found 1\.5",
+            r"recipe\.yml:1: density - epsilon must be above 0",
         ),
     ],
 )

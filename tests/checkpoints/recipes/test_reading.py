@@ -53,6 +53,35 @@ def problems(tmp_path: Path, text: str | bytes) -> list[str]:
 
 
 PROBLEMS = {
+    """\
+merge_method: slerp
+base_model: a
+models:
+  - model: a
+  - model: b
+parameters:
+  t:
+    - filter: mlp
+      value:
+        - 0
+        - 1.5
+    - value: -0.1
+""": [
+        "11: t must be a finite number from 0 to 1, found 1.5",
+        "12: t must be a finite number from 0 to 1, found -0.1",
+    ],
+    GOOD.replace("linear", "multislerp").replace("1}", "-1}").replace("2}", ".inf}"): [
+        "4: weight must be a finite number from 0 on, found -1",
+        "6: weight must be a finite number from 0 on, found inf",
+    ],
+    GOOD.replace("1}", ".nan}").replace("2}", "-2}"): [
+        "4: weight must be a finite number, found nan",
+    ],
+    "defaults: &d {weight: 1}\n"
+    + GOOD.replace("models", "modelz", 1).replace("{weight: 2}", "*d"): [
+        "1: a recipe must have one of models, slices and modules, found none",
+        "3: a recipe has no entry 'modelz'; did you mean 'models'?",
+    ],
     GOOD.replace("merge_method", "merge_metod"): [
         "1: a recipe has no entry 'merge_metod'; did you mean 'merge_method'?",
         "1: a recipe must have merge_method",
@@ -300,6 +329,17 @@ def test_everything_of_a_recipe_is_read(tmp_path: Path) -> None:
 def test_a_base_that_is_not_listed_is_added_to_the_models(tmp_path: Path) -> None:
     recipe = read_one(tmp_path, TIES + "models:\n- model: a\n")
     assert [(s.model, s.line) for s in recipe.models] == [("a", 5), ("base", 2)]
+
+
+def test_keys_that_define_anchors_for_others_are_notes(tmp_path: Path) -> None:
+    text = "heavy: &heavy\n  weight: &two 2\nlist: [&three 3]\n"
+    text += GOOD.replace("{weight: 1}", "*heavy").replace("2}", "*three}")
+    recipe = read_one(tmp_path, text)
+    assert [s.parameters["weight"] for s in recipe.models] == [2.0, 3.0]
+    assert [note.split("recipe.yml:")[1] for note in recipe.notes] == [
+        "1: heavy has no effect of its own: other entries use its values by an alias",
+        "3: list has no effect of its own: other entries use its values by an alias",
+    ]
 
 
 def test_names_of_rules_are_methods(tmp_path: Path) -> None:

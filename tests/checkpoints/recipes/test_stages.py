@@ -87,6 +87,14 @@ def test_results_that_others_use_are_kept_if_wanted(
             (linear("x", "a", "b"), linear(None, "x", "absent")),
             r"yml:11: no model at absent",
         ),
+        (
+            (
+                *(linear(name, "a", "b") for name in ("a/b", "a_b", "..")),
+                linear(None, "a/b", "a_b", ".."),
+            ),
+            r"yml:9: the merge 'a_b' needs another name: .* be that of 'a/b'\n"
+            r".*yml:17: the merge '\.\.' needs another name",
+        ),
     ],
 )
 def test_nothing_is_written_if_a_merge_cannot_be_planned(
@@ -95,6 +103,19 @@ def test_nothing_is_written_if_a_merge_cannot_be_planned(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         staged(*documents)
     assert sorted(os.listdir()) == ["a", "b", "c", "recipe.yml"]
+
+
+def test_a_kept_result_that_exists_is_found_before_the_first_merge(
+    models: dict[str, np.ndarray],
+) -> None:
+    Path("recipe.yml").write_text(
+        f"{linear('x', 'a')}---\n{linear('y', 'x')}---\n{linear(None, 'y')}"
+    )
+    Path("kept/y").mkdir(parents=True)
+    plans = plan_recipes(read_recipes("recipe.yml"), "out")
+    with pytest.raises(FileExistsError, match="kept/y exists"):
+        write_recipes(plans, keep="kept")
+    assert os.listdir("kept") == ["y"]
 
 
 def test_a_failure_half_way_leaves_nothing(

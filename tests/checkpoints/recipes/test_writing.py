@@ -154,6 +154,12 @@ def test_an_average_that_the_format_cannot_say_is_an_error(
     assert not (tmp_path / "recipe.yml").exists()
 
 
+def test_a_member_that_occurs_twice_is_an_error(members: list[str]) -> None:
+    path = Path(members[1])
+    with pytest.raises(ValueError, match=f"say '{path}' as 2 members; leave"):
+        recipe_text(plan([path, members[2], path]))
+
+
 def test_members_in_memory_have_no_path() -> None:
     states = [{"w": np.ones(2)}, {"w": np.zeros(2)}]
     with pytest.raises(ValueError, match=r"the path 'members\[0\]'"):

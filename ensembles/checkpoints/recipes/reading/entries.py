@@ -26,10 +26,13 @@ class Entry(NamedTuple):
         Text, number, boolean or None; the items of a list; or the entries of a mapping.
     line : int
         Line from 1; of an entry of a mapping, that of its key.
+    anchors : frozenset of str, default=frozenset()
+        Keys of a document whose values later entries use by an alias.
     """
 
     value: Any
     line: int
+    anchors: frozenset[str] = frozenset()
 
     @property
     def plain(self) -> Any:
@@ -134,7 +137,8 @@ def read_documents(findings: Findings) -> list[Entry]:
         for node in yaml.compose_all(text, yaml.SafeLoader):
             line = node.start_mark.line + 1
             try:
-                documents.append(_Converter(findings, loader).entry(node, line))
+                document = _Converter(findings, loader).entry(node, line)
+                documents.append(document._replace(anchors=_anchors(node)))
             except _Unbounded as error:
                 findings.problem(line, str(error))
     except _Unbounded as error:
@@ -142,6 +146,35 @@ def read_documents(findings: Findings) -> list[Entry]:
     except yaml.YAMLError as error:
         _add_syntax_error(findings, error)
     return documents
+
+
+def _anchors(document: yaml.Node) -> frozenset[str]:
+    """Keys whose values have nodes that entries of later keys use."""
+    if not isinstance(document, yaml.MappingNode):
+        return frozenset()
+    used: set[int] = set()
+    anchors = set()
+    for key, value in reversed(document.value):
+        nodes = _nodes_in(value)
+        if nodes & used:
+            anchors.add(key.value)
+        used |= nodes
+    return frozenset(name for name in anchors if isinstance(name, str))
+
+
+def _nodes_in(node: yaml.Node) -> set[int]:
+    """Identities of a node and all nodes in it; an alias is the node that it names."""
+    nodes: set[int] = set()
+    left = [node]
+    while left:
+        node = left.pop()
+        if id(node) not in nodes:
+            nodes.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                left += [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                left += node.value
+    return nodes
 
 
 class _Unbounded(ValueError):

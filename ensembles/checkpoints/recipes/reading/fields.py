@@ -8,6 +8,8 @@ from typing import Any
 
 from ensembles.checkpoints.recipes.reading.entries import Entry, Findings
 
+ANCHOR = "{} has no effect of its own: other entries use its values by an alias"
+
 
 def suggestion(name: str, names: Iterable[str]) -> str:
     """The most similar of several names, as the end of a message.
@@ -96,6 +98,8 @@ class Fields:
                 self.entries[name] = value
             elif ignored and name in ignored:
                 findings.note(value.line, ignored[name])
+            elif name in entry.anchors:
+                findings.note(value.line, ANCHOR.format(name))
             else:
                 known = f" (known: {', '.join(sorted(names))})"
                 findings.problem(
