@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -240,6 +241,20 @@ def test_a_tied_model_has_the_output_rows_of_the_others_for_their_tokens(
     save_file({**stored, "lm_head.weight": stored["model.embed_tokens.weight"]}, path)
     assert head.shape == stored["model.embed_tokens.weight"].shape
     check(tensors, tokenizer)
+
+
+@pytest.mark.parametrize("base", ["A", "B"])
+def test_a_tied_pickle_has_output_rows_of_its_own_among_the_others(
+    folder: Path, base: str
+) -> None:
+    path = folder / "B/model.safetensors"
+    stored = {n: torch.from_numpy(t) for n, t in load_file(path).items()}
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
+    torch.save(stored, folder / "B/pytorch_model.bin")
+    path.unlink()
+    tensors, tokenizer, _ = merge(f"base_model: {base}\ntokenizer_source: union\n")
+    save_file({n: t.numpy() for n, t in stored.items()}, path)
+    check(tensors, tokenizer, base=base)
 
 
 def test_tokens_without_a_row_are_not_tokens_of_the_model(folder: Path) -> None:
