@@ -197,6 +197,7 @@ def test_different_hidden_sizes_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("tokenizer_source: unoin\n", "found 'unoin'; did you mean 'union'?"),
         ("tokenizer_source: D\n", "must be 'union', 'base', or the path .* found 'D'"),
         (
             "tokenizer: {tokens: {b: {source: B}}}\n",
@@ -220,7 +221,9 @@ def test_unknown_names_are_one_clear_error(
 def test_a_model_without_tokenizer_has_that_of_the_base(folder: Path) -> None:
     (folder / "B/tokenizer.json").unlink()
     tensors, _, plan = merge("base_model: A\ntokenizer_source: union\n")
-    assert any("B have no tokenizer; their tokens" in note for note in plan.notes)
+    assert any(
+        "this model has no tokenizer: B; the tokens" in note for note in plan.notes
+    )
     assert len(tensors["lm_head.weight"]) == 7
     (folder / "A/tokenizer.json").unlink()
     with pytest.raises(ValueError, match="A must have a tokenizer"):
