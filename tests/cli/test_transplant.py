@@ -39,7 +39,7 @@ def test_a_plan_says_which_tokens_are_shared() -> None:
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert "3 of the 4 tokens of donor are tokens of model too" in text
-    assert "1 tokens are new, such as 'd': each is estimated from 2 shared" in text
+    assert "1 token is new, such as 'd': each is estimated from 2 shared" in text
     assert not Path("out").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -130,8 +131,9 @@ def _tokenizers(
             "the recipe has a tokenizer_source or a chat_template, found none"
         )
     if without := [models[name].name for name in models if name not in read]:
+        noun = "this model has" if len(without) == 1 else "these models have"
         notes.append(
-            f"{listed(without)} have no tokenizer; their tokens are taken to be those "
+            f"{noun} no tokenizer: {listed(without)}; the tokens are taken to be those "
             f"of {models[base].name}"
         )
     return {name: read.get(name, read[base]) for name in models}
@@ -200,9 +202,11 @@ def _origin(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Checkpoint:
     try:
         path = model_path(source)
     except FileNotFoundError as error:
+        close = difflib.get_close_matches(source, ["union", "base", *models], 1)
+        hint = f"; did you mean {close[0]!r}?" if close else f": {error}"
         raise ValueError(
             "tokenizer_source must be 'union', 'base', or the path of a model or a "
-            f"directory with a tokenizer, found {source!r}: {error}"
+            f"directory with a tokenizer, found {source!r}{hint}"
         ) from None
     files = [entry.name for entry in path.iterdir() if entry.is_file()]
     config = read_json(path / CONFIG) if CONFIG in files else {}

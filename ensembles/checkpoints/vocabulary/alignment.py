@@ -176,6 +176,7 @@ def _with_tied_heads(models: Sequence[Model]) -> list[Model]:
     Rows of tokens that a model lacks are those of the other output layer, and not of
     the embeddings that its own is tied to.
     """
+    models = [_with_separate_names(model, models) for model in models]
     heads = {n: a for model in models for n, a in model.axes.items() if _is_head(n)}
     changed = []
     for model in models:
@@ -190,6 +191,23 @@ def _with_tied_heads(models: Sequence[Model]) -> list[Model]:
             model = model._replace(checkpoint=replace(stored, layout=layout), axes=axes)
         changed.append(model)
     return changed
+
+
+def _with_separate_names(model: Model, models: Sequence[Model]) -> Model:
+    """A model with tensors of their own for tied names that another one stores."""
+    stored = model.checkpoint
+    separate = {
+        name: tied
+        for name, tied in stored.aliases.items()
+        if tied in model.axes and any(name in other.axes for other in models)
+    }
+    if not separate:
+        return model
+    layout = stored.layout | {n: stored.layout[tied] for n, tied in separate.items()}
+    aliases = {n: tied for n, tied in stored.aliases.items() if n not in separate}
+    axes = model.axes | {n: model.axes[tied] for n, tied in separate.items()}
+    checkpoint = replace(stored, layout=layout, aliases=aliases, order=stored.names)
+    return model._replace(checkpoint=checkpoint, axes=axes)
 
 
 def _is_head(name: str) -> bool:

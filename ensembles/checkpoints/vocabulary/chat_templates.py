@@ -100,13 +100,29 @@ def chosen_template(template: str, tokenizers: Sequence[Tokenizer]) -> str | Non
     if template == "auto":
         templates = [t.strip() for t in map(template_of, tokenizers) if t]
         return Counter(templates).most_common(1)[0][0] if templates else None
-    if template in TEMPLATES:
-        return TEMPLATES[template]
-    if "{" in template:
-        return template
+    if problem := template_problem(template):
+        raise ValueError(problem)
+    return TEMPLATES.get(template, template)
+
+
+def template_problem(template: str) -> str | None:
+    """Problem of a setting that is neither a name nor a template.
+
+    Parameters
+    ----------
+    template : str
+        Setting, as in `chosen_template`.
+
+    Returns
+    -------
+    str or None
+        Error message; None if the setting is valid.
+    """
+    if template == "auto" or template in TEMPLATES or "{" in template:
+        return None
     close = difflib.get_close_matches(template, [*TEMPLATES, "auto"], 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(
+    return (
         f"chat_template must be 'auto', one of {', '.join(TEMPLATES)}, or a Jinja "
         f"template with braces, found {template[:LONGEST_NAME]!r}{hint}"
     )

@@ -198,14 +198,18 @@ def transplant_notes(
         "its embeddings"
     ]
     if new:
-        n_points = min(k, len(shared.donor_rows))
+        name = matching_name(next(iter(model.axes)), donor)
+        n_points = min(
+            k, len(shared.donor_rows), donor.checkpoint.layout[name].shape[1]
+        )
         how = {
             "omp": f"each is estimated from {n_points} shared tokens",
             "mean": "each has the mean of all embeddings",
             "zero": "each has an embedding of zero",
         }
         shown = listed([repr(token) for token in new], 3)
-        notes.append(f"{len(new)} tokens are new, such as {shown}: {how[method]}")
+        noun = "token is" if len(new) == 1 else "tokens are"
+        notes.append(f"{len(new)} {noun} new, such as {shown}: {how[method]}")
     if n_without := sum(i >= donor.n_rows for i in tokens):
         notes.append(
             f"{n_without} tokens of {donor.tokenizer.name} have no row in its "

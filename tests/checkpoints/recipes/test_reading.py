@@ -197,6 +197,10 @@ parameters:
     TIES.replace("1}", "1, rescale: true}") + "models:\n- model: a\n": [
         "3: rescale must be false for this merge_method, found True; other values are"
     ],
+    TIES + "chat_template: chatlm\nmodels:\n- model: a\ndtype: float33\n": [
+        "4: chat_template must be 'auto', one of alpaca, chatml, exaone, llama3, mi",
+        "7: dtype must be a float format, found 'float33'; did you mean 'float32'?",
+    ],
     TIES + "modules: {text: {}}": ["4: module 'text' must have either models or slic"],
     "base_model: a\nexperts:\n- source_model: b\n  positive_prompts: x\n"
     "- source_modl: c\ngate_mode: hiden\n": [

@@ -67,6 +67,11 @@ def test_new_tokens_are_the_sums_that_approximate_them_in_the_donor(
     assert "3 tokens are new, such as 'u', 'v', 'w': each is estimated from 3" in notes
 
 
+def test_the_note_counts_the_tokens_that_a_sum_has(folder: Path) -> None:
+    notes = transplant_tokenizer(folder / "model", folder / "donor").notes
+    assert any("is estimated from 5 shared tokens" in note for note in notes)
+
+
 @pytest.mark.parametrize("method", ["mean", "zero"])
 def test_new_tokens_have_the_mean_or_zero(folder: Path, method: str) -> None:
     view = transplant_tokenizer(folder / "model", folder / "donor", method=method)  # type: ignore[arg-type]

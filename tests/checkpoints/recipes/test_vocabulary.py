@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -196,6 +197,7 @@ def test_different_hidden_sizes_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("tokenizer_source: unoin\n", "found 'unoin'; did you mean 'union'?"),
         ("tokenizer_source: D\n", "must be 'union', 'base', or the path .* found 'D'"),
         (
             "tokenizer: {tokens: {b: {source: B}}}\n",
@@ -219,7 +221,9 @@ def test_unknown_names_are_one_clear_error(
 def test_a_model_without_tokenizer_has_that_of_the_base(folder: Path) -> None:
     (folder / "B/tokenizer.json").unlink()
     tensors, _, plan = merge("base_model: A\ntokenizer_source: union\n")
-    assert any("B have no tokenizer; their tokens" in note for note in plan.notes)
+    assert any(
+        "this model has no tokenizer: B; the tokens" in note for note in plan.notes
+    )
     assert len(tensors["lm_head.weight"]) == 7
     (folder / "A/tokenizer.json").unlink()
     with pytest.raises(ValueError, match="A must have a tokenizer"):
@@ -240,6 +244,20 @@ def test_a_tied_model_has_the_output_rows_of_the_others_for_their_tokens(
     save_file({**stored, "lm_head.weight": stored["model.embed_tokens.weight"]}, path)
     assert head.shape == stored["model.embed_tokens.weight"].shape
     check(tensors, tokenizer)
+
+
+@pytest.mark.parametrize("base", ["A", "B"])
+def test_a_tied_pickle_has_output_rows_of_its_own_among_the_others(
+    folder: Path, base: str
+) -> None:
+    path = folder / "B/model.safetensors"
+    stored = {n: torch.from_numpy(t) for n, t in load_file(path).items()}
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
+    torch.save(stored, folder / "B/pytorch_model.bin")
+    path.unlink()
+    tensors, tokenizer, _ = merge(f"base_model: {base}\ntokenizer_source: union\n")
+    save_file({n: t.numpy() for n, t in stored.items()}, path)
+    check(tensors, tokenizer, base=base)
 
 
 def test_tokens_without_a_row_are_not_tokens_of_the_model(folder: Path) -> None:

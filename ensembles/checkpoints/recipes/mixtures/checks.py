@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,12 @@ OUTSIDE = (EMBEDDING, "model.norm.weight", "lm_head.weight")
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 # Buffers that old versions of transformers stored, and compute from the configuration.
 COMPUTED = re.compile(r".*rotary_emb\.inv_freq")
+SIZES = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+)
 RANDOM = ("random", "uniform_random")
 GATE_MODES = ("hidden", "hidden_avg", "hidden_last", "cheap_embed", *RANDOM)
 SHOWN = 3
@@ -55,7 +62,7 @@ def check_mixture(
     lines = {mixture.base_model: mixture.line}
     for expert in (*mixture.experts, *mixture.shared_experts):
         lines.setdefault(expert.model, expert.line)
-    problems = [_at(mixture, *problem) for problem in recipe_problems(mixture)]
+    problems = [at_line(mixture, *problem) for problem in recipe_problems(mixture)]
     architecture, reasons = _model_problems(mixture, models, lines)
     if architecture is None or problems or reasons:
         raise ValueError(all_problems([*problems, *reasons]))
@@ -83,8 +90,22 @@ def needs_prompts(mixture: Mixture) -> bool:
     return mixture.gate_mode not in RANDOM
 
 
-def _at(mixture: Mixture, line: int, message: str) -> str:
-    """Message with the line of the recipe, if it was read from a file."""
+def at_line(mixture: Mixture, line: int, message: str) -> str:
+    """Message with the line of the recipe, if it was read from a file.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The recipe.
+    line : int
+        Line, from 1.
+    message : str
+        Error message.
+
+    Returns
+    -------
+    str
+    """
     return f"{mixture.path}:{line}: {message}" if mixture.path.name else message
 
 
@@ -110,6 +131,11 @@ def recipe_problems(mixture: Mixture) -> Iterator[tuple[int, str]]:
             f"experts must be at least as many as experts_per_token, {n_used}, found "
             f"{n_experts}",
         )
+    for expert in (*mixture.experts, *mixture.shared_experts):
+        for key in ("noise_scale", "residual_scale"):
+            value = getattr(expert, key)
+            if value is not None and not math.isfinite(value):
+                yield expert.line, f"{key} must be a finite number, found {value}"
     if mixture.gate_mode not in GATE_MODES:
         modes, found = ", ".join(GATE_MODES), mixture.gate_mode
         yield mixture.line, f"gate_mode must be one of {modes}, found {found!r:.40}"
@@ -139,6 +165,11 @@ def _without_prompts(
                 f"an expert must have positive_prompts for gate_mode {gate_mode!r}, "
                 "from which its router is computed",
             )
+        elif not all(
+            prompt.strip()
+            for prompt in (*expert.positive_prompts, *expert.negative_prompts)
+        ):
+            yield expert.line, "prompts must not be empty; leave out those without text"
 
 
 def _model_problems(
@@ -147,7 +178,7 @@ def _model_problems(
     """Architecture, None if there is none, and problems of the models."""
     base = models[mixture.base_model]
     problems = [
-        _at(mixture, lines[model], reason)
+        at_line(mixture, lines[model], reason)
         for model, checkpoint in models.items()
         for reason in (
             *unsupported_reasons(checkpoint),
@@ -159,25 +190,29 @@ def _model_problems(
     try:
         architecture = choose_architecture(mixture, base.config["model_type"])
     except ValueError as error:
-        return None, [_at(mixture, mixture.line, str(error))]
+        return None, [at_line(mixture, mixture.line, str(error))]
     for model, checkpoint in models.items():
         messages = _mlp_problems(architecture, checkpoint, base)
-        problems += [_at(mixture, lines[model], message) for message in messages]
+        problems += [at_line(mixture, lines[model], message) for message in messages]
     found = [(mixture.line, m) for m in _base_problems(architecture, base)]
     if needs_prompts(mixture):
         found += _without_prompts(mixture.shared_experts, mixture.gate_mode)
-    problems += [_at(mixture, *problem) for problem in found]
+    problems += [at_line(mixture, *problem) for problem in found]
     return architecture, problems
 
 
 def _config_problems(checkpoint: Checkpoint, base: Checkpoint) -> Iterator[str]:
-    """Problems of a configuration: none, or another activation or model type."""
+    """Problems of a configuration: lacking sizes, another activation or model type."""
     config = checkpoint.config
-    for key in ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size"):
-        if key not in config:
+    for key in ("model_type", *SIZES):
+        value = config.get(key)
+        is_text = key == "model_type"
+        if not (isinstance(value, str) if is_text else _is_positive(value)):
+            found = f", found {value!r:.40}" * (key in config)
             yield (
-                f"{checkpoint.name} must be a directory of transformers with {key} in "
-                "its config.json"
+                f"{checkpoint.name} must be a directory of transformers with {key}, "
+                f"{'a text' if is_text else 'a positive number'}, in its config.json"
+                f"{found}"
             )
             return
     for key, default in (("model_type", None), ("hidden_act", "silu")):
@@ -187,6 +222,10 @@ def _config_problems(checkpoint: Checkpoint, base: Checkpoint) -> Iterator[str]:
                 f"models of a mixture must have the same {key}: {base.name} has "
                 f"{expected!r}, {checkpoint.name} has {value!r}"
             )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _mlp_problems(

@@ -20,6 +20,7 @@ from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.recipes.document import Mixture
 from ensembles.checkpoints.recipes.mixtures.checks import (
     EMBEDDING,
+    at_line,
     check_mixture,
     needs_prompts,
 )
@@ -82,7 +83,10 @@ def plan_mixture(
         plan([tensors.checkpoint()], out, dtype=str(dtype), **options)
     )
     if needs_prompts(mixture):
-        notes += _fill_from_prompts(mixture, base, tensors.routers, progress)
+        try:
+            notes += _fill_from_prompts(mixture, base, tensors.routers, progress)
+        except ValueError as error:
+            raise ValueError(at_line(mixture, mixture.line, str(error))) from None
     else:
         for name, rows in (item for r in tensors.routers for item in r.items()):
             shape = rows.shape[0], rows.shape[1]

@@ -37,6 +37,7 @@ from ensembles.checkpoints.recipes.reading.settings import (
     WITHOUT_EFFECT,
     read_settings,
 )
+from ensembles.checkpoints.vocabulary.chat_templates import template_problem
 from ensembles.dtypes import FLOATS
 
 INPUTS = ("models", "slices", "modules")
@@ -169,7 +170,7 @@ class _RecipeReader:
             dtype=self._dtype("dtype"),
             out_dtype=self._dtype("out_dtype"),
             tokenizer=read_tokenizer(fields),
-            chat_template=fields.text("chat_template"),
+            chat_template=self._chat_template(),
             name=fields.text("name"),
             notes=self.findings.take_notes(),
             path=self.findings.path,
@@ -208,6 +209,12 @@ class _RecipeReader:
                 f"{name} must be a float format, found {value!r:.40}{hint}",
             )
         return dtype
+
+    def _chat_template(self) -> str | None:
+        template = self.fields.text("chat_template")
+        if template is not None and (problem := template_problem(template)):
+            self.findings.problem(self.fields.line_of("chat_template"), problem)
+        return template
 
     def _inputs(
         self, fields: Fields, scopes: tuple[Settings, ...]

@@ -247,6 +247,14 @@ PROBLEMS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "m2" / "config.json").unlink(),
         r"moe.yml:6: .*m2 must be a directory of transformers with model_type",
     ),
+    "no heads": (
+        lambda f: change_config(f / "m0", num_attention_heads=None),
+        r"moe.yml:1: .*m0 must be .* num_attention_heads, a positive number, in .*None",
+    ),
+    "layers as a text": (
+        lambda f: change_config(f / "m1", num_hidden_layers="2"),
+        r"moe.yml:5: .*m1 must be .* num_hidden_layers, a positive .* found '2'",
+    ),
     "another architecture": (
         all_of_gpt2,
         r"moe.yml:1: no architecture suits the models: mixtral is made of llama or "
@@ -346,6 +354,17 @@ def test_unknown_architectures_and_bad_numbers_are_named(tmp_path: Path) -> None
         plan_recipe(many)
     assert "gate_mode must be one of hidden, " in str(error.value)
     assert "dtype must be one of" in str(error.value)
+    noisy = Expert(str(tmp_path / "m1"), noise_scale=float("nan"))
+    with pytest.raises(ValueError, match="noise_scale must be a finite number, found"):
+        plan_recipe(mixture(tmp_path, experts=(noisy, noisy)))
+
+
+def test_empty_prompts_are_named_with_their_line(tmp_path: Path) -> None:
+    text = RANDOM.replace("random", "hidden")
+    text = text.replace("m1\n", "m1\n  positive_prompts: [code]\n")
+    text = text.replace("m2\n", "m2\n  positive_prompts: [prose, ' ']\n")
+    with pytest.raises(ValueError, match=r"moe.yml:7: prompts must not be empty"):
+        read_recipes(recipe(tmp_path, text))
 
 
 def test_the_output_is_checked_before_the_base_runs(tmp_path: Path) -> None:
