@@ -44,6 +44,20 @@ QUANTIZED = (
     "dequantize it to bfloat16 (dequantize() in transformers), add the adapter to "
     "that, and quantize the result"
 )
+UNMERGE = "load it with PEFT, and save what merge_and_unload() returns"
+# Options with which an update is linear, but not added to a weight of the base.
+NOT_ADDED = {
+    "alora_invocation_tokens": (
+        "aLoRA, whose update is applied to the tokens after its invocation alone; use "
+        "it with PEFT, without merging"
+    ),
+    "use_qalora": (
+        "QA-LoRA, whose update is applied to pooled inputs; use it with PEFT, without "
+        "merging"
+    ),
+    "layer_replication": f"a model with replicated layers; {UNMERGE}",
+    "trainable_token_indices": f"rows of embeddings, trained alone; {UNMERGE}",
+}
 
 
 @dataclass
@@ -92,9 +106,10 @@ def adapted(base: Checkpoint, adapter: Adapter, *, scale: float = 1.0) -> Checkp
         raise ValueError(
             QUANTIZED.format(base=base.name, evidence=evidence, adapter=adapter.name)
         )
-    changes = _changes(base, adapter, scale)
-    problems = [*_variants(adapter), *_absence(base, adapter, changes.absent)]
-    problems += changes.problems
+    problems = [*_variants(adapter)]
+    if not problems:
+        changes = _changes(base, adapter, scale)
+        problems = [*_absence(base, adapter, changes.absent), *changes.problems]
     if problems:
         raise ValueError("\n".join(problems))
     return replace(
@@ -141,12 +156,13 @@ def open_adapted(member: Member, index: int, *, key: Keys = None) -> Checkpoint:
 
 
 def _variants(adapter: Adapter) -> Iterator[str]:
-    """Problems of an adapter whose update is not a product, but for DoRA."""
-    for option, variant in NONLINEAR.items():
+    """Problems of an adapter whose updates cannot be added to weights of the base."""
+    reasons = {option: f"{what}; {UNMERGE}" for option, what in NONLINEAR.items()}
+    for option, reason in {**reasons, **NOT_ADDED}.items():
         if option != "use_dora" and adapter.config.get(option):
             yield (
-                f"{adapter.name} uses {variant} ({option}), which cannot be added to a "
-                "base; load it with PEFT, and save what merge_and_unload() returns"
+                f"{adapter.name} cannot be added to a base, because of {option}: "
+                f"{reason}"
             )
     options = {**adapter.config, **dict.fromkeys(NONLINEAR)}
     reason = reason_not_merged(adapter.name, options, ())
@@ -220,6 +236,13 @@ def _add_update(
             f"{(update.n_outputs, update.n_inputs)}, {base.name} has {name!r} with "
             f"({tensor.dtype}, {tensor.shape}); is it an adapter of another base?"
         )
+    elif not _fits_magnitude(update):
+        assert update.magnitude is not None  # it fits otherwise
+        changes.problems.append(
+            f"the magnitudes of {module!r} (DoRA) must be one for each of "
+            f"{update.n_outputs} outputs, found the shape {update.magnitude.shape}; "
+            "merge this adapter with the program that trained it"
+        )
     else:
         changes.layout[stored] = _sum(tensor, *how)
     if update.bias is not None:
@@ -261,6 +284,19 @@ def _fits(tensor: Tensor, update: LowRankUpdate) -> bool:
     shape = matrix_shape(tensor, update)
     is_transposed = n_axes == 2 and (update.is_transposed or update.n_experts > 1)
     return shape == product or (is_transposed and shape == product[::-1])
+
+
+def _fits_magnitude(update: LowRankUpdate) -> bool:
+    """Whether DoRA has one norm for each output.
+
+    PEFT stores norms of convolutions as (1, n_outputs, 1, 1); LyCORIS, whose modules
+    have no names of weights, stores norms over the inputs as (1, n_inputs).
+    """
+    if update.magnitude is None:
+        return True
+    shape = update.magnitude.shape
+    is_of_outputs = bool(update.weight) or shape[:1] == (update.n_outputs,)
+    return is_of_outputs and math.prod(shape) == update.n_outputs
 
 
 def _add_replaced(

@@ -332,6 +332,43 @@ def test_variants_that_are_no_sum_are_refused(
         average([adapter], base=save_base(tmp_path / "base", base))
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"alora_invocation_tokens": [3, 4]}, "aLoRA.*without merging"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, "layer_replication: .*replicated"),
+        ({"trainable_token_indices": [1]}, "rows of embeddings.*merge_and_unload"),
+        ({"use_qalora": True}, "QA-LoRA.*without merging"),
+    ],
+)
+def test_updates_that_peft_does_not_add_to_a_weight_are_refused(
+    option: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    base, lora, _, _ = linear(np.random.default_rng(0))
+    adapter = save_adapter(tmp_path / "lora", lora, **option)
+    with pytest.raises(ValueError, match=message):
+        average([adapter], base=save_base(tmp_path / "base", base))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 4), (3, 1)], ids=["of the inputs", "of another layer"]
+)
+def test_norms_of_lycoris_over_inputs_are_refused(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "lora.safetensors"
+    names = [f"lora_unet_q.lora_{part}.weight" for part in ("down", "up")]
+    tensors = dict(zip(names, rng.normal(size=(2, 2, 4)), strict=True))
+    tensors[names[1]] = tensors[names[1]].T.copy()
+    base = read_layout({"q.weight": rng.normal(size=(4, 4))}, 0)
+    save(path, {**tensors, "lora_unet_q.dora_scale": np.ones((4, 1))})
+    adapted(base, open_adapter(path))
+    save(path, {**tensors, "lora_unet_q.dora_scale": np.ones(shape)})
+    with pytest.raises(ValueError, match=r"magnitudes of 'lora_unet_q'.*4 outputs"):
+        adapted(base, open_adapter(path))
+
+
 def test_models_of_recipes_may_have_adapters(tmp_path: Path) -> None:
     """As mergekit writes them: model+lora."""
     base, adapter, exact = bfloat16_case(tmp_path, 1.0)
