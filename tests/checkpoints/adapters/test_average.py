@@ -441,6 +441,7 @@ def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
     [
         ({"rank": 0}, "rank must be a whole number"),
         ({"energy": 1.5}, "energy must be a fraction"),
+        ({"energy": "0.9"}, "energy must be a fraction"),
         ({"rank": 2, "energy": 0.5}, "both choose the rank"),
         ({"rule": "fisher"}, "fisher"),
         ({"rule": "tise"}, "did you mean 'ties'"),
