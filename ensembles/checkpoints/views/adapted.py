@@ -24,12 +24,17 @@ from ensembles.checkpoints.formats.lora.peft import PREFIX
 from ensembles.checkpoints.formats.lora.peft_config import (
     BASE_LAYER,
     NONLINEAR,
+    ModuleConfig,
     reason_not_merged,
 )
 from ensembles.checkpoints.views.adapted_source import (
     AdaptedSource,
     ProductCache,
     matrix_shape,
+)
+from ensembles.checkpoints.views.inputs_first import (
+    has_transposed_experts,
+    is_conv1d,
 )
 from ensembles.checkpoints.views.module_names import names_in_base
 from ensembles.dtypes import is_float
@@ -172,7 +177,10 @@ def _variants(adapter: Adapter) -> Iterator[str]:
 
 def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
     """Tensors of the base that the adapter changes."""
-    wanted = {module: u.weight or module for module, u in adapter.updates.items()}
+    wanted = {
+        module: update.weight or _parameter(base, adapter, module)
+        for module, update in adapter.updates.items()
+    }
     whole = adapter.replaced | {
         name.removeprefix(PREFIX).replace(BASE_LAYER, ""): tensor
         for name, tensor in adapter.base_weights.items()
@@ -195,8 +203,38 @@ def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
         if stored is None:
             changes.absent.append(module)
         else:
-            _add_update(changes, base, module, stored, (update, scale, cache))
+            oriented = _oriented(base, stored, update)
+            _add_update(changes, base, module, stored, (oriented, scale, cache))
     return changes
+
+
+def _parameter(base: Checkpoint, adapter: Adapter, module: str) -> str:
+    """Parameter of a module with the shape of its update; the module if not one has it.
+
+    An adapter of several parameters of a module does not say which update is whose.
+    """
+    if not adapter.config:
+        return module
+    names = ModuleConfig(adapter.checkpoint).parameters(module)
+    found = names_in_base(names, base.names)
+    fitting = [
+        name
+        for name, stored in found.items()
+        if _fits(base.layout[base.aliases.get(stored, stored)], adapter.updates[module])
+    ]
+    return fitting[0] if len(fitting) == 1 else module
+
+
+def _oriented(base: Checkpoint, name: str, update: LowRankUpdate) -> LowRankUpdate:
+    """Update of a weight that the model has with inputs first, if its shape is square.
+
+    PEFT reads it from the layer: a configuration has one ``fan_in_fan_out`` for all.
+    """
+    if is_conv1d(base.config, name) or (
+        update.n_experts > 1 and has_transposed_experts(base.config)
+    ):
+        return update._replace(is_transposed=True)
+    return update
 
 
 def _same(first: Tensor, second: Tensor | None) -> bool:
@@ -323,6 +361,11 @@ def _absence(base: Checkpoint, adapter: Adapter, names: list[str]) -> Iterator[s
         return
     n_changes = len(adapter.updates) + len(adapter.replaced)
     shown = ", ".join(map(repr, names[:SHOWN])) + ", ..." * (len(names) > SHOWN)
+    if adapter.config.get("target_parameters"):
+        shown += (
+            "; several parameters of one module are distinguished by their shapes "
+            "(target_parameters)"
+        )
     trained_on = adapter.config.get("base_model_name_or_path")
     hint = f", {trained_on!r} by its configuration" if trained_on else ""
     if base.config.get("tie_word_embeddings") and any("head" in name for name in names):

@@ -91,13 +91,23 @@ class ModuleConfig:
         PEFT wraps a module once for each of its ``target_parameters``, in the order in
         which the model has them, which no file says.
         """
-        parameters = self._parameters(module)
+        parameters = self.parameters(module)
         if len(parameters) > 1:
             return ""
         return parameters[0] if parameters else f"{module}.weight"
 
-    def _parameters(self, module: str) -> list[str]:
-        """Paths of the parameters of a module that ``target_parameters`` names."""
+    def parameters(self, module: str) -> list[str]:
+        """Paths of the parameters of a module that ``target_parameters`` names.
+
+        Parameters
+        ----------
+        module : str
+            Name in the file, which has ``base_layer`` for each wrapper inside another.
+
+        Returns
+        -------
+        list of str
+        """
         path = module.replace(BASE_LAYER, "")
         targets = self.options.get("target_parameters") or []
         if not isinstance(targets, list) or not all(
@@ -117,7 +127,7 @@ class ModuleConfig:
     def _of(self, module: str) -> tuple[Mapping[str, Any], list[str]]:
         """Options of a module, and the paths that their patterns are compared with."""
         if self.options:
-            return self.options, self._parameters(module) or [module]
+            return self.options, self.parameters(module) or [module]
         component, _, name = module.partition(".")
         prefix = f"{component}."
         options = {
