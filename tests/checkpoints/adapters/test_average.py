@@ -426,6 +426,25 @@ def test_a_scale_that_float32_cannot_hold_is_not_an_alpha(tmp_path: Path) -> Non
     assert not kohya_updates(out)["lora_unet_q"].any()
 
 
+def test_the_model_card_has_no_local_path_of_the_base(tmp_path: Path) -> None:
+    cached = "/home/me/hub/models--meta--Big/snapshots/1f"
+    names = ["/home/me/small", cached, "org/model"]
+    paths = [
+        save_peft(tmp_path / f"{i}", factors(i), base_model_name_or_path=name)
+        for i, name in enumerate(names)
+    ]
+    average_adapters(paths, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'base_model:\n- "small"\n- "meta/Big"\n- "org/model"\ntags:' in card
+
+
+def test_models_beside_adapters_need_the_base(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    paths = [save_peft(tmp_path / "a", factors(0)), tmp_path / "model"]
+    with pytest.raises(ValueError, match=r"/model must have .*pass base=PATH"):
+        average_adapters(paths, tmp_path / "out")
+
+
 def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
     damaged = factors(1)
     damaged["model.layers.1.q_proj"][0][0, 0] = np.nan
