@@ -130,6 +130,7 @@ def test_files_of_diffusers_have_the_scale_in_their_metadata_or_alphas(
     ("tensors", "config", "message"),
     [
         ({"base_model.model.q.lora_A.weight": A}, {}, "must have lora_A and lora_B"),
+        ({}, {}, "/a must have tensors"),
         (names("q"), {"r": 4}, r"module 'q' must have rank 4.*found 2 rows"),
         (names("q"), {"peft_type": "LOHA"}, "must be an adapter of LoRA.*'LOHA'"),
         (names("q") | names("k", ".x") | names("v", ".y"), {}, "must have one adapter"),
