@@ -392,7 +392,9 @@ def test_several_parameters_of_experts_are_distinguished_by_shape(
     rng = np.random.default_rng(0)
     form = "ore,eri->eio" if model_type == "gpt_oss" else "ore,eri->eoi"
     sizes = {"up": ("x.experts.base_layer", 6), "down": ("x.experts", 4)}
-    base, lora, expected = {}, {}, {}
+    base: Tensors = {}
+    lora: Tensors = {}
+    expected: Tensors = {}
     for name, (module, n_outputs) in sizes.items():
         a, b = rng.normal(size=(2 * 2, 4)), rng.normal(size=(n_outputs, 2 * 2))
         lora |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
