@@ -80,7 +80,8 @@ def command(
     with bar("verifying", n_bytes) as progress:
         found = verify(
             out,
-            opened,
+            # The library adds adapters to the base: they are passed as paths.
+            members if recipe is None else opened,
             base=own_base,
             moments=moments,
             key=key,

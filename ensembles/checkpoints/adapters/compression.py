@@ -74,6 +74,31 @@ class Decomposition(NamedTuple):
         return Factors(a @ np.swapaxes(self.a_basis, -1, -2), self.b_basis @ b)
 
 
+def check_size(rank: int | None, energy: float | None) -> None:
+    """Raise if a rank or a fraction of energy is not valid.
+
+    Parameters
+    ----------
+    rank : int or None
+        Largest rank of a module.
+    energy : float or None
+        Fraction of the sum of squared singular values.
+
+    Raises
+    ------
+    ValueError
+        If the rank is not a positive integer, or the fraction is not in (0, 1].
+    """
+    is_number = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
+    if rank is not None and not (is_number and rank >= 1):
+        raise ValueError(f"rank must be a whole number of at least 1, found {rank!r}")
+    is_number = isinstance(energy, int | float | np.number)
+    if energy is not None and not (is_number and 0 < energy <= 1):
+        raise ValueError(
+            f"energy must be a fraction above 0 and at most 1, found {energy!r}"
+        )
+
+
 def decomposed(update: Factors) -> Decomposition:
     """Singular value decomposition of an update, in float64.
 

@@ -111,7 +111,7 @@ def mismatches(adapters: Sequence[Adapter]) -> list[str]:
     seen: dict[str, tuple[str, LowRankUpdate]] = {}
     for adapter in adapters:
         for option in SAME_MEANING:
-            values = [a.config.get(option) or None for a in (first, adapter)]
+            values = [_option(a.config, option) for a in (first, adapter)]
             if adapter.config and first.config and values[0] != values[1]:
                 problems.append(
                     f"adapters must have the same {option}: {first.name} has "
@@ -126,6 +126,13 @@ def mismatches(adapters: Sequence[Adapter]) -> list[str]:
                     f"{adapter.name}; they have different bases"
                 )
     return problems
+
+
+def _option(config: Mapping[str, object], option: str) -> object:
+    """Value of an option; None if it is not used, as in files of older versions."""
+    if option == "qalora_group_size" and not config.get("use_qalora"):
+        return None
+    return config.get(option) or None
 
 
 def _form(update: LowRankUpdate) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.adapters.compression import check_size
 from ensembles.checkpoints.adapters.linear_rules import RuleOfUpdates, rule_of_updates
 from ensembles.checkpoints.adapters.matching import (
     in_naming,
@@ -206,8 +207,8 @@ def plan_adapters(
         },
         out=path,
         naming=naming,
-        rank=rank,
-        energy=energy,
+        rank=None if rank is None else int(rank),
+        energy=None if energy is None else float(energy),
         dtype=None if dtype is None else float_dtype(dtype),
         threads=resolve_n_threads(threads),
         force=force,
@@ -230,13 +231,7 @@ def _check_ranks(rank: int | None, energy: float | None) -> None:
             "rank and energy both choose the rank: pass rank=... (--rank) or "
             "energy=... (--energy)"
         )
-    is_number = isinstance(rank, int) and not isinstance(rank, bool)
-    if rank is not None and not (is_number and rank >= 1):
-        raise ValueError(f"rank must be a whole number of at least 1, found {rank!r}")
-    if energy is not None and not 0 < energy <= 1:
-        raise ValueError(
-            f"energy must be a fraction above 0 and at most 1, found {energy!r}"
-        )
+    check_size(rank, energy)
 
 
 def _naming(adapters: Sequence[Adapter], out: Path) -> Naming:

@@ -132,7 +132,7 @@ def _with_pattern(
         name: round(value) if math.isclose(value, round(value)) else value
         for name, value in values.items()
     }
-    default = Counter(numbers.values()).most_common(1)[0][0]
+    default, _ = next(iter(Counter(numbers.values()).most_common(1)), (1, 0))
     others = [name for name, value in numbers.items() if value != default]
     if any(other.endswith(f".{name}") for name in others for other in numbers):
         others = list(numbers)

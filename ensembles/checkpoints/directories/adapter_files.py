@@ -105,9 +105,12 @@ def _read_directory(path: Path) -> Checkpoint:
     name = next((name for name in WEIGHTS if (path / name).is_file()), None)
     if name is None or not (path / CONFIG).exists():
         absent = CONFIG if name is not None else WEIGHTS[0]
+        hint = ""
+        if name is None and not (path / CONFIG).exists():
+            hint = "; pass base=PATH (--base PATH) to merge adapters with models"
         raise ValueError(
             f"{path} must have {CONFIG} and {WEIGHTS[0]} to be an adapter of PEFT: it "
-            f"has no {absent}"
+            f"has no {absent}{hint}"
         )
     file = detection.read(path / name, None)
     files, left_out = auxiliary_files(path, [""])

@@ -24,12 +24,17 @@ from ensembles.checkpoints.formats.lora.peft import PREFIX
 from ensembles.checkpoints.formats.lora.peft_config import (
     BASE_LAYER,
     NONLINEAR,
+    ModuleConfig,
     reason_not_merged,
 )
 from ensembles.checkpoints.views.adapted_source import (
     AdaptedSource,
     ProductCache,
     matrix_shape,
+)
+from ensembles.checkpoints.views.inputs_first import (
+    has_transposed_experts,
+    is_conv1d,
 )
 from ensembles.checkpoints.views.module_names import names_in_base
 from ensembles.dtypes import is_float
@@ -44,6 +49,20 @@ QUANTIZED = (
     "dequantize it to bfloat16 (dequantize() in transformers), add the adapter to "
     "that, and quantize the result"
 )
+UNMERGE = "load it with PEFT, and save what merge_and_unload() returns"
+# Options with which an update is linear, but not added to a weight of the base.
+NOT_ADDED = {
+    "alora_invocation_tokens": (
+        "aLoRA, whose update is applied to the tokens after its invocation alone; use "
+        "it with PEFT, without merging"
+    ),
+    "use_qalora": (
+        "QA-LoRA, whose update is applied to pooled inputs; use it with PEFT, without "
+        "merging"
+    ),
+    "layer_replication": f"a model with replicated layers; {UNMERGE}",
+    "trainable_token_indices": f"rows of embeddings, trained alone; {UNMERGE}",
+}
 
 
 @dataclass
@@ -92,9 +111,10 @@ def adapted(base: Checkpoint, adapter: Adapter, *, scale: float = 1.0) -> Checkp
         raise ValueError(
             QUANTIZED.format(base=base.name, evidence=evidence, adapter=adapter.name)
         )
-    changes = _changes(base, adapter, scale)
-    problems = [*_variants(adapter), *_absence(base, adapter, changes.absent)]
-    problems += changes.problems
+    problems = [*_variants(adapter)]
+    if not problems:
+        changes = _changes(base, adapter, scale)
+        problems = [*_absence(base, adapter, changes.absent), *changes.problems]
     if problems:
         raise ValueError("\n".join(problems))
     return replace(
@@ -141,12 +161,13 @@ def open_adapted(member: Member, index: int, *, key: Keys = None) -> Checkpoint:
 
 
 def _variants(adapter: Adapter) -> Iterator[str]:
-    """Problems of an adapter whose update is not a product, but for DoRA."""
-    for option, variant in NONLINEAR.items():
+    """Problems of an adapter whose updates cannot be added to weights of the base."""
+    reasons = {option: f"{what}; {UNMERGE}" for option, what in NONLINEAR.items()}
+    for option, reason in {**reasons, **NOT_ADDED}.items():
         if option != "use_dora" and adapter.config.get(option):
             yield (
-                f"{adapter.name} uses {variant} ({option}), which cannot be added to a "
-                "base; load it with PEFT, and save what merge_and_unload() returns"
+                f"{adapter.name} cannot be added to a base, because of {option}: "
+                f"{reason}"
             )
     options = {**adapter.config, **dict.fromkeys(NONLINEAR)}
     reason = reason_not_merged(adapter.name, options, ())
@@ -156,7 +177,10 @@ def _variants(adapter: Adapter) -> Iterator[str]:
 
 def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
     """Tensors of the base that the adapter changes."""
-    wanted = {module: u.weight or module for module, u in adapter.updates.items()}
+    wanted = {
+        module: update.weight or _parameter(base, adapter, module)
+        for module, update in adapter.updates.items()
+    }
     whole = adapter.replaced | {
         name.removeprefix(PREFIX).replace(BASE_LAYER, ""): tensor
         for name, tensor in adapter.base_weights.items()
@@ -179,8 +203,38 @@ def _changes(base: Checkpoint, adapter: Adapter, scale: float) -> _Changes:
         if stored is None:
             changes.absent.append(module)
         else:
-            _add_update(changes, base, module, stored, (update, scale, cache))
+            oriented = _oriented(base, stored, update)
+            _add_update(changes, base, module, stored, (oriented, scale, cache))
     return changes
+
+
+def _parameter(base: Checkpoint, adapter: Adapter, module: str) -> str:
+    """Parameter of a module with the shape of its update; the module if not one has it.
+
+    An adapter of several parameters of a module does not say which update is whose.
+    """
+    if not adapter.config:
+        return module
+    names = ModuleConfig(adapter.checkpoint).parameters(module)
+    found = names_in_base(names, base.names)
+    fitting = [
+        name
+        for name, stored in found.items()
+        if _fits(base.layout[base.aliases.get(stored, stored)], adapter.updates[module])
+    ]
+    return fitting[0] if len(fitting) == 1 else module
+
+
+def _oriented(base: Checkpoint, name: str, update: LowRankUpdate) -> LowRankUpdate:
+    """Update of a weight that the model has with inputs first, if its shape is square.
+
+    PEFT reads it from the layer: a configuration has one ``fan_in_fan_out`` for all.
+    """
+    if is_conv1d(base.config, name) or (
+        update.n_experts > 1 and has_transposed_experts(base.config)
+    ):
+        return update._replace(is_transposed=True)
+    return update
 
 
 def _same(first: Tensor, second: Tensor | None) -> bool:
@@ -219,6 +273,13 @@ def _add_update(
             f"the update of {module!r} has shape "
             f"{(update.n_outputs, update.n_inputs)}, {base.name} has {name!r} with "
             f"({tensor.dtype}, {tensor.shape}); is it an adapter of another base?"
+        )
+    elif not _fits_magnitude(update):
+        assert update.magnitude is not None  # it fits otherwise
+        changes.problems.append(
+            f"the magnitudes of {module!r} (DoRA) must be one for each of "
+            f"{update.n_outputs} outputs, found the shape {update.magnitude.shape}; "
+            "merge this adapter with the program that trained it"
         )
     else:
         changes.layout[stored] = _sum(tensor, *how)
@@ -263,6 +324,19 @@ def _fits(tensor: Tensor, update: LowRankUpdate) -> bool:
     return shape == product or (is_transposed and shape == product[::-1])
 
 
+def _fits_magnitude(update: LowRankUpdate) -> bool:
+    """Whether DoRA has one norm for each output.
+
+    PEFT stores norms of convolutions as (1, n_outputs, 1, 1); LyCORIS, whose modules
+    have no names of weights, stores norms over the inputs as (1, n_inputs).
+    """
+    if update.magnitude is None:
+        return True
+    shape = update.magnitude.shape
+    is_of_outputs = bool(update.weight) or shape[:1] == (update.n_outputs,)
+    return is_of_outputs and math.prod(shape) == update.n_outputs
+
+
 def _add_replaced(
     changes: _Changes, base: Checkpoint, name: str, tensor: Tensor
 ) -> None:
@@ -287,6 +361,11 @@ def _absence(base: Checkpoint, adapter: Adapter, names: list[str]) -> Iterator[s
         return
     n_changes = len(adapter.updates) + len(adapter.replaced)
     shown = ", ".join(map(repr, names[:SHOWN])) + ", ..." * (len(names) > SHOWN)
+    if adapter.config.get("target_parameters"):
+        shown += (
+            "; several parameters of one module are distinguished by their shapes "
+            "(target_parameters)"
+        )
     trained_on = adapter.config.get("base_model_name_or_path")
     hint = f", {trained_on!r} by its configuration" if trained_on else ""
     if base.config.get("tie_word_embeddings") and any("head" in name for name in names):

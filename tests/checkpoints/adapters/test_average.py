@@ -426,6 +426,48 @@ def test_a_scale_that_float32_cannot_hold_is_not_an_alpha(tmp_path: Path) -> Non
     assert not kohya_updates(out)["lora_unet_q"].any()
 
 
+def test_the_model_card_has_no_local_path_of_the_base(tmp_path: Path) -> None:
+    cached = "/home/me/hub/models--meta--Big/snapshots/1f"
+    names = ["/home/me/small", cached, "org/model"]
+    paths = [
+        save_peft(tmp_path / f"{i}", factors(i), base_model_name_or_path=name)
+        for i, name in enumerate(names)
+    ]
+    average_adapters(paths, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'base_model:\n- "small"\n- "meta/Big"\n- "org/model"\ntags:' in card
+
+
+def test_options_that_are_not_used_may_differ(tmp_path: Path) -> None:
+    """Older versions of PEFT do not write the group size of QA-LoRA."""
+    newer = save_peft(tmp_path / "new", factors(0), qalora_group_size=16)
+    older = save_peft(tmp_path / "old", factors(1))
+    average_adapters([newer, older], tmp_path / "out")
+    grouped = {"use_qalora": True, "qalora_group_size": 8}
+    other = save_peft(tmp_path / "grouped", factors(1), **grouped)
+    with pytest.raises(ValueError, match="same use_qalora"):
+        average_adapters([newer, other], tmp_path / "out2")
+
+
+def test_adapters_without_factors_are_merged(tmp_path: Path) -> None:
+    """As extracted from models whose norms alone differ."""
+    name = "base_model.model.norm.weight"
+    paths = [
+        save_peft(tmp_path / f"{i}", {}, {name: np.full(3, i, np.float32)})
+        for i in range(2)
+    ]
+    average_adapters(paths, tmp_path / "out")
+    merged = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert merged[name].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_models_beside_adapters_need_the_base(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    paths = [save_peft(tmp_path / "a", factors(0)), tmp_path / "model"]
+    with pytest.raises(ValueError, match=r"/model must have .*pass base=PATH"):
+        average_adapters(paths, tmp_path / "out")
+
+
 def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
     damaged = factors(1)
     damaged["model.layers.1.q_proj"][0][0, 0] = np.nan
@@ -441,6 +483,7 @@ def test_values_to_compress_must_be_finite(tmp_path: Path) -> None:
     [
         ({"rank": 0}, "rank must be a whole number"),
         ({"energy": 1.5}, "energy must be a fraction"),
+        ({"energy": "0.9"}, "energy must be a fraction"),
         ({"rank": 2, "energy": 0.5}, "both choose the rank"),
         ({"rule": "fisher"}, "fisher"),
         ({"rule": "tise"}, "did you mean 'ties'"),

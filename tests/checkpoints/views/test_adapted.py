@@ -332,6 +332,97 @@ def test_variants_that_are_no_sum_are_refused(
         average([adapter], base=save_base(tmp_path / "base", base))
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"alora_invocation_tokens": [3, 4]}, "aLoRA.*without merging"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, "layer_replication: .*replicated"),
+        ({"trainable_token_indices": [1]}, "rows of embeddings.*merge_and_unload"),
+        ({"use_qalora": True}, "QA-LoRA.*without merging"),
+    ],
+)
+def test_updates_that_peft_does_not_add_to_a_weight_are_refused(
+    option: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    base, lora, _, _ = linear(np.random.default_rng(0))
+    adapter = save_adapter(tmp_path / "lora", lora, **option)
+    with pytest.raises(ValueError, match=message):
+        average([adapter], base=save_base(tmp_path / "base", base))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 4), (3, 1)], ids=["of the inputs", "of another layer"]
+)
+def test_norms_of_lycoris_over_inputs_are_refused(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "lora.safetensors"
+    names = [f"lora_unet_q.lora_{part}.weight" for part in ("down", "up")]
+    tensors = dict(zip(names, rng.normal(size=(2, 2, 4)), strict=True))
+    tensors[names[1]] = tensors[names[1]].T.copy()
+    base = read_layout({"q.weight": rng.normal(size=(4, 4))}, 0)
+    save(path, {**tensors, "lora_unet_q.dora_scale": np.ones((4, 1))})
+    adapted(base, open_adapter(path))
+    save(path, {**tensors, "lora_unet_q.dora_scale": np.ones(shape)})
+    with pytest.raises(ValueError, match=r"magnitudes of 'lora_unet_q'.*4 outputs"):
+        adapted(base, open_adapter(path))
+
+
+def test_square_weights_have_the_orientation_of_the_model(tmp_path: Path) -> None:
+    """PEFT reads it from the layer, also if the configuration says otherwise."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 4))
+    lora = factors(rng, "h.c_proj", (4, 4)) | factors(rng, "h.linear", (4, 4))
+    base = {"h.c_proj.weight": weight, "h.linear.weight": weight}
+    folder = save_base(tmp_path / "base", base, model_type="gpt2")
+    merged = average([save_adapter(tmp_path / "lora", lora)], base=folder)
+    for module, update in (
+        ("h.c_proj", product(lora, "h.c_proj").T),
+        ("h.linear", product(lora, "h.linear")),
+    ):
+        np.testing.assert_allclose(merged[f"{module}.weight"], weight + update)
+
+
+@pytest.mark.parametrize("model_type", ["gpt_oss", "qwen3_moe"])
+def test_several_parameters_of_experts_are_distinguished_by_shape(
+    model_type: str, tmp_path: Path
+) -> None:
+    """As in PEFT: the first parameter is inside; experts of gpt-oss are transposed."""
+    rng = np.random.default_rng(0)
+    form = "ore,eri->eio" if model_type == "gpt_oss" else "ore,eri->eoi"
+    sizes = {"up": ("x.experts.base_layer", 6), "down": ("x.experts", 4)}
+    base: Tensors = {}
+    lora: Tensors = {}
+    expected: Tensors = {}
+    for name, (module, n_outputs) in sizes.items():
+        a, b = rng.normal(size=(2 * 2, 4)), rng.normal(size=(n_outputs, 2 * 2))
+        lora |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+        update = np.einsum(form, b.reshape(-1, 2, 2), a.reshape(2, 2, 4))
+        base[f"x.experts.{name}"] = rng.normal(size=update.shape)
+        expected[f"x.experts.{name}"] = base[f"x.experts.{name}"] + 1.5 * update
+    parameters = {"target_parameters": ["experts.up", "experts.down"]}
+    adapter = save_adapter(tmp_path / "lora", lora, **parameters)
+    folder = save_base(tmp_path / "base", base, model_type=model_type)
+    merged = average([adapter], base=folder)
+    for name, array in expected.items():
+        np.testing.assert_allclose(merged[name], array, rtol=1e-12)
+
+
+def test_parameters_of_one_shape_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    base = {f"x.experts.{name}": rng.normal(size=(2, 4, 4)) for name in ("a", "b")}
+    lora = {
+        f"{module}.lora_{part}.weight": rng.normal(size=(4, 4))
+        for module in ("x.experts", "x.experts.base_layer")
+        for part in "AB"
+    }
+    parameters = {"target_parameters": ["experts.a", "experts.b"]}
+    adapter = save_adapter(tmp_path / "lora", lora, **parameters)
+    with pytest.raises(ValueError, match="distinguished by their shapes"):
+        average([adapter], base=save_base(tmp_path / "base", base))
+
+
 def test_models_of_recipes_may_have_adapters(tmp_path: Path) -> None:
     """As mergekit writes them: model+lora."""
     base, adapter, exact = bfloat16_case(tmp_path, 1.0)

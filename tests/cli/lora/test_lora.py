@@ -54,6 +54,17 @@ def test_options_of_apply_reach_the_library() -> None:
     np.testing.assert_allclose(merged, base - 2 * (tuned - base), rtol=1e-6)
 
 
+def test_merges_of_adapters_with_their_base_are_verified() -> None:
+    options = ["--base", "base", "--rule", "task_arithmetic"]
+    merge = ["avg", "lora", "tuned", *options, "-o", "merged"]
+    result = CliRunner().invoke(cli, merge)
+    assert result.exit_code == 0, result.output
+    check = ["verify", "merged", "lora", "tuned", "--base", "base"]
+    result = CliRunner().invoke(cli, check)
+    assert result.exit_code == 0, result.output
+    assert "matches everything" in result.output
+
+
 def test_the_plan_writes_nothing() -> None:
     result = lora("apply", "base", "lora", "-o", "out", "--plan")
     assert result.exit_code == 0, result.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,15 +11,13 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.methods.matrices.task_matrices import is_matrix
+from ensembles.checkpoints.views.inputs_first import is_conv1d
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import widen
 from ensembles.parallel import chunks
 from ensembles.rules.position import Position
 
 PIECE = 1 << 20  # elements
-# Models whose linear layers are Conv1D, with inputs first, and the names of these.
-INPUTS_FIRST = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
-CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)\.weight")
 
 
 class Pair(NamedTuple):
@@ -52,8 +49,7 @@ class Pair(NamedTuple):
 
     def has_inputs_first(self, config: Mapping[str, Any]) -> bool:
         """Whether a model stores the weight of a linear layer with inputs first."""
-        is_conv1d = config.get("model_type") in INPUTS_FIRST
-        return is_conv1d and CONV1D.fullmatch(self.name) is not None
+        return is_conv1d(config, self.name)
 
     def differs(self) -> bool:
         """Whether the tensor has other values than in the base."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.atomic_io import atomic_output, check_absent, explain_disk_full
+from ensembles.checkpoints.adapters.compression import check_size
 from ensembles.checkpoints.adapters.conversion.approximation import approximate
 from ensembles.checkpoints.adapters.conversion.changes import (
     Changes,
@@ -185,7 +186,9 @@ def extract_adapter(
         nothing differs, or neither ``rank`` nor ``energy`` is given.
     """
     started = time.perf_counter()
-    _check_size(rank, energy)
+    if rank is None and energy is None:
+        raise ValueError("pass rank=16 (--rank 16) or energy=0.99 (--energy 0.99)")
+    check_size(rank, energy)
     planned = plan(
         [tuned],
         base=base,
@@ -230,18 +233,6 @@ def extract_adapter(
         seconds=time.perf_counter() - started,
         notes=(*planned.notes, *_notes(factors, changes)),
     )
-
-
-def _check_size(rank: int | None, energy: float | None) -> None:
-    if rank is None and energy is None:
-        raise ValueError("pass rank=16 (--rank 16) or energy=0.99 (--energy 0.99)")
-    is_number = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
-    if rank is not None and not (is_number and rank >= 1):
-        raise ValueError(f"rank must be a whole number of at least 1, found {rank!r}")
-    if energy is not None and not 0 < energy <= 1:
-        raise ValueError(
-            f"energy must be a fraction above 0 and at most 1, found {energy!r}"
-        )
 
 
 def _destination(out: str | os.PathLike[str], planned: Plan, *, force: bool) -> Path:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ensembles._typing import Array
+from ensembles.checkpoints.adapters.adapter_card import extraction_card
 from ensembles.checkpoints.adapters.conversion.changes import Changes
+from ensembles.checkpoints.compatibility.configuration import CARD
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, MemorySource, Tensor
 from ensembles.checkpoints.formats.detection import writer_for
 from ensembles.checkpoints.formats.lora.peft import PREFIX
@@ -58,7 +60,7 @@ class StoredFactors(NamedTuple):
 def write_files(
     folder: Path, factors: Mapping[str, StoredFactors], changes: Changes, planned: Plan
 ) -> int:
-    """Write the weights and the configuration of an adapter.
+    """Write the weights, the configuration and the model card of an adapter.
 
     Parameters
     ----------
@@ -100,6 +102,9 @@ def write_files(
                 sinks[name].write(buffer, start)
     text = json.dumps(_config(factors, changes, planned), indent=2) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
+    ranks = [len(stored.a) for stored in factors.values()]
+    card = extraction_card(planned.members[0], planned.base, ranks)
+    (folder / CARD).write_text(card, encoding="utf-8")
     return sum(tensor.nbytes for tensor in tensors.values())
 
 

@@ -94,6 +94,8 @@ def read_peft(checkpoint: Checkpoint) -> Adapter:
         contradicts them, or a tensor is not of LoRA.
     """
     config = ModuleConfig(checkpoint)
+    if not checkpoint.layout:
+        raise ValueError(f"{checkpoint.name} must have tensors, found a file with none")
     modules: dict[str, dict[str, Tensor]] = {}
     embeddings, replaced, names = set(), {}, {}
     adapters: dict[str | None, str] = {}

@@ -91,17 +91,35 @@ class ModuleConfig:
         PEFT wraps a module once for each of its ``target_parameters``, in the order in
         which the model has them, which no file says.
         """
-        parameters = self._parameters(module)
+        parameters = self.parameters(module)
         if len(parameters) > 1:
             return ""
         return parameters[0] if parameters else f"{module}.weight"
 
-    def _parameters(self, module: str) -> list[str]:
-        """Paths of the parameters of a module that ``target_parameters`` names."""
+    def parameters(self, module: str) -> list[str]:
+        """Paths of the parameters of a module that ``target_parameters`` names.
+
+        Parameters
+        ----------
+        module : str
+            Name in the file, which has ``base_layer`` for each wrapper inside another.
+
+        Returns
+        -------
+        list of str
+        """
         path = module.replace(BASE_LAYER, "")
+        targets = self.options.get("target_parameters") or []
+        if not isinstance(targets, list) or not all(
+            isinstance(t, str) for t in targets
+        ):
+            raise ValueError(
+                f"{self.name}: target_parameters must be a list of names, found "
+                f"{targets!r:.80}"
+            )
         return [
             f"{path}.{parameter}"
-            for target in self.options.get("target_parameters") or ()
+            for target in targets
             for owner, _, parameter in [target.rpartition(".")]
             if f".{path}".endswith(f".{owner}")
         ]
@@ -109,7 +127,7 @@ class ModuleConfig:
     def _of(self, module: str) -> tuple[Mapping[str, Any], list[str]]:
         """Options of a module, and the paths that their patterns are compared with."""
         if self.options:
-            return self.options, self._parameters(module) or [module]
+            return self.options, self.parameters(module) or [module]
         component, _, name = module.partition(".")
         prefix = f"{component}."
         options = {
@@ -127,20 +145,30 @@ class ModuleConfig:
         default: str,
     ) -> float:
         """Value of the first pattern that matches each path, else the default."""
-        values = {
-            _matched(options.get(pattern) or {}, path, options.get(default, DEFAULT))
-            for path in paths
-        }
-        if len(values) > 1:
+        patterns = options.get(pattern) or {}
+        if not isinstance(patterns, Mapping):
+            raise ValueError(
+                f"{self.name}: {pattern} must be an object with numbers by module, "
+                f"found {patterns!r:.80}"
+            )
+        values = [
+            _matched(patterns, path, options.get(default, DEFAULT)) for path in paths
+        ]
+        for value in values:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(
+                    f"{self.name}: {default} and the values of {pattern} must be "
+                    f"numbers, found {value!r:.80}"
+                )
+        if len({*values}) > 1:
             raise ValueError(
                 f"{self.name}: the parameters {', '.join(paths)} must have the same "
-                f"{default}, found {sorted(values)} by {pattern}"
+                f"{default}, found {sorted({*values})} by {pattern}"
             )
-        (value,) = values
-        return float(value)
+        return float(values[0])
 
 
-def _matched(patterns: Mapping[str, float], path: str, default: float) -> float:
+def _matched(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
     """Value of the first pattern that matches the end of a path, as PEFT matches it."""
     for key, value in patterns.items():
         try:

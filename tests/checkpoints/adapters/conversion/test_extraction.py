@@ -220,6 +220,15 @@ def test_models_that_do_not_differ_or_have_nan_are_errors(tmp_path: Path) -> Non
     assert not (tmp_path / "lora").exists()
 
 
+def test_the_model_card_names_both_models(tmp_path: Path) -> None:
+    models(tmp_path)
+    extract_adapter(tmp_path / "tuned", tmp_path / "base", tmp_path / "lora", rank=2)
+    card = (tmp_path / "lora" / "README.md").read_text()
+    assert card.startswith('---\nlibrary_name: peft\nbase_model:\n- "base"\ntags:')
+    assert "The difference of tuned from base, approximated with rank 2 in " in card
+    assert str(tmp_path) not in card
+
+
 def test_the_output_is_a_directory_that_must_not_exist(tmp_path: Path) -> None:
     models(tmp_path)
     folders = tmp_path / "tuned", tmp_path / "base"

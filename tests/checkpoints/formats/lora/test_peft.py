@@ -130,11 +130,16 @@ def test_files_of_diffusers_have_the_scale_in_their_metadata_or_alphas(
     ("tensors", "config", "message"),
     [
         ({"base_model.model.q.lora_A.weight": A}, {}, "must have lora_A and lora_B"),
+        ({}, {}, "/a must have tensors"),
         (names("q"), {"r": 4}, r"module 'q' must have rank 4.*found 2 rows"),
         (names("q"), {"peft_type": "LOHA"}, "must be an adapter of LoRA.*'LOHA'"),
         (names("q") | names("k", ".x") | names("v", ".y"), {}, "must have one adapter"),
         (names("q"), {"alpha_pattern": {"(": 1}}, "regular expressions"),
         (names("q"), {"lora_alpha": 1e999}, "finite scale"),
+        (names("q"), {"lora_alpha": None}, "/a: lora_alpha and .* numbers, found None"),
+        (names("q"), {"r": "2"}, "/a: r and the values of rank_pattern .* found '2'"),
+        (names("q"), {"alpha_pattern": ["q"]}, "/a: alpha_pattern must be an object"),
+        (names("q"), {"target_parameters": "q"}, "must be a list of names, found 'q'"),
         (
             {
                 "base_model.model.q.lora_A.weight": A,
