@@ -147,6 +147,10 @@ def cli() -> None:
     """Combine models by averaging.
 
     avg and soup average checkpoints: parameters of models with the same architecture.
+    merge reads recipes in mergekit's format, and lora applies and extracts low-rank
+    adapters. runs lists the checkpoints of training runs; compare scores models and
+    their averages; plot draws runs, soups and loss landscapes.
+
     embed, similar and evaluate compute text embeddings, by averaging word vectors or by
     running a sentence encoder. Ensembles of predictions are available in Python only:
     see ensembles.predictions.
@@ -154,6 +158,7 @@ def cli() -> None:
     \b
     ensemble avg a.safetensors b.safetensors
     ensemble avg run/ --last 5 -o averaged.safetensors
+    ensemble merge recipe.yml -o merged/
     ensemble similar -m glove.txt "a cat sat" "the dog lay down"
 
     Help for one command: ensemble avg --help

@@ -79,8 +79,8 @@ from ensembles_cli.scoring.command import ScoringCommand
     ),
 )
 @click.option(
-    "--rule-param",
     "--param",
+    "--rule-param",
     "rule_params",
     type=Param(),
     multiple=True,

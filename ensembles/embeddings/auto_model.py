@@ -17,7 +17,7 @@ TABLE_MODULES = ("StaticEmbedding", "Normalize")
 # Parameters whose command-line option has another name.
 OPTIONS = {
     "texts": "fit",
-    "rule_params": "rule-param",
+    "rule_params": "param",
     "weights_params": "weights-param",
 }
 # Parameters that SentenceEncoder has too.

@@ -178,7 +178,7 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         ("texts.txt -m texts.txt -o X.npy", "texts.txt"),
         ("texts.txt -m bombs.npz -o X.npy", "found objects, which could run code"),
         ("texts.txt -m v.txt -o X.npy --encoding nonsense", "found 'nonsense'"),
-        ("texts.txt -m v.txt -o X.npy --rule-param p=2", "of 'mean': found 'p'"),
+        ("texts.txt -m v.txt -o X.npy --param p=2", "of 'mean': found 'p'"),
         (
             "texts.txt -m latin.txt -o X.npy",
             "pass errors='replace' .*--errors replace. to",

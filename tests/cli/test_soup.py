@@ -298,11 +298,11 @@ def test_parameters_go_to_the_rule_and_the_selection(
 ) -> None:
     six(tmp_path)
     more = ["--select", "top-k", "--rule", "power_mean"]
-    more += ["--rule-param", "p=3", "--select-param", "k=2"]
+    more += ["--param", "p=3", "--select-param", "k=2"]
     result = soup("[abcdf].safetensors", "-o", "out.safetensors", *more)
     assert result.exit_code == 0, result.stderr
     line = result.stdout.splitlines()[-1].partition("file: ensemble ")[2]
-    assert "b.safetensors:0.5 --rule power_mean --rule-param p=3 -o" in line
+    assert "b.safetensors:0.5 --rule power_mean --param p=3 -o" in line
     words = [*shlex.split(line)[:-1], "again.safetensors"]
     assert CliRunner().invoke(cli, words).exit_code == 0
     assert tree(Path("out.safetensors")) == tree(Path("again.safetensors"))
@@ -322,7 +322,7 @@ def test_rule_and_selection_may_have_parameters_of_one_name(
     six(tmp_path)
     monkeypatch.setitem(RULES, "kth_entry", Rule(kth_entry))
     more = ["--select", "top-k", "--select-param", "k=2"]
-    more += ["--rule", "kth_entry", "--rule-param", "k=1", "-o", "out.safetensors"]
+    more += ["--rule", "kth_entry", "--param", "k=1", "-o", "out.safetensors"]
     result = soup("[ab].safetensors", *more)
     assert result.exit_code == 0, result.stderr
     assert value(Path("out.safetensors")) == value(Path("b.safetensors"))
@@ -492,7 +492,7 @@ def test_a_score_that_fails_may_be_skipped(
             1,
             "n_rounds must be an integer, found True",
         ),
-        (["?.safetensors", "--rule-param", "k=1"], 1, "'mean' has no parameter 'k'"),
+        (["?.safetensors", "--param", "k=1"], 1, "'mean' has no parameter 'k'"),
         (
             ["?.safetensors", "--select", "greedy", "--select-param", "n_rounds=abc"],
             1,

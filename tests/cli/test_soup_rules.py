@@ -112,7 +112,7 @@ def test_a_rule_that_loses_is_reported_with_what_scores_better(soup: Soup) -> No
 def test_ranges_are_searched_and_the_scores_are_kept(soup: Soup) -> None:
     pytest.importorskip("optuna")
     options = ["--rule", "task_arithmetic,dare_linear", "--param", "scale=.1:2"]
-    options += ["--rule-param", "density=.9:1", "--select", "optuna", "--json"]
+    options += ["--param", "density=.9:1", "--select", "optuna", "--json"]
     options += ["--select-param", "n_trials=4", "--select-param", "equal_weights=true"]
     result = soup(*options)
     assert result.exit_code == 0, result.stderr
@@ -129,7 +129,7 @@ def test_ranges_are_searched_and_the_scores_are_kept(soup: Soup) -> None:
     again = json.loads(soup(*options, "--force").stdout)
     assert (again["scored"], again["reused"]) == (0, 12)
     assert again["digest"] == shown["digest"]
-    assert "--rule task_arithmetic --rule-param scale=1.0" in again["average"]
+    assert "--rule task_arithmetic --param scale=1.0" in again["average"]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_the_command_takes_a_base(
 ) -> None:
     out = tmp_path / "out.safetensors"
     arguments = ["avg", paths["x"], paths["y"], "--base", paths["base"], "-o", out]
-    arguments += ["--rule", sparse, "--rule-param", "density=.3", "--json"]
+    arguments += ["--rule", sparse, "--param", "density=.3", "--json"]
     result = CliRunner().invoke(cli, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     members = [paths["x"], paths["y"]]

@@ -7,8 +7,8 @@ import click
 from ensembles_cli.options.types import Param, Size
 
 rule_param = click.option(
-    "--rule-param",
     "--param",
+    "--rule-param",
     "rule_params",
     type=Param(),
     multiple=True,

@@ -91,8 +91,8 @@ OPTIONS = (
         help="How to handle out-of-vocabulary words.  [default: skip]",
     ),
     click.option(
-        "--rule-param",
         "--param",
+        "--rule-param",
         "rule_params",
         type=Param(),
         multiple=True,

@@ -197,7 +197,7 @@ def _options(plan: Plan) -> list[str]:
     if plan.rule.name != "mean":
         arguments += ["--rule", plan.rule.name]
     for name, value in plan.rule_params.items():
-        arguments += ["--rule-param", f"{name}={json.dumps(value)}"]
+        arguments += ["--param", f"{name}={json.dumps(value)}"]
     if plan.options.integers != "error":
         arguments += ["--integers", plan.options.integers]
     if plan.options.missing != "error":

@@ -49,7 +49,7 @@ def check_core_rule(rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
     if found.spans_model(own):
         raise ValueError(
             f"rule {rule!r} merges each weight of adapters alone; pass scope='tensor' "
-            "(--rule-param scope=tensor), or base=PATH (--base PATH) to merge whole "
+            "(--param scope=tensor), or base=PATH (--base PATH) to merge whole "
             "models"
         )
     return own

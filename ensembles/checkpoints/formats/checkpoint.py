@@ -372,6 +372,12 @@ class Checkpoint:
         every = {*names} if self.order else ()
         return [*dict.fromkeys([*filter(every.__contains__, self.order), *names])]
 
+    @property
+    def origins(self) -> tuple[Checkpoint, ...]:
+        """Checkpoints that the tensors are read from, then adapters that are added."""
+        parts = [origin for part in self.made_from for origin in part.origins]
+        return (*(parts or [replace(self, adapters=())]), *self.adapters)
+
     def tensor(self, name: str) -> Tensor | None:
         """Tensor with a name or alias; None if the checkpoint does not have it."""
         return self.layout.get(self.aliases.get(name, name))

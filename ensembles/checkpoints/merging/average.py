@@ -409,7 +409,7 @@ def _warn_if_nonfinite(names: Sequence[str]) -> None:
 def _hashes(plan: Plan, out: Path) -> dict[str, str]:
     """SHA-256 of every weight file that was read or written, by path."""
     paths = [out / p if plan.format == "directory" else out for p in plan.parts]
-    for member in (part for c in plan.sources for part in (c.made_from or (c,))):
+    for member in (origin for c in plan.sources for origin in c.origins):
         if member.path is not None:
             folder = member.path if member.is_directory else member.path.parent
             paths += [folder / part for part in member.parts]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import ensembles
@@ -44,7 +44,7 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
         Markdown with YAML metadata.
     """
     names = [public_name(checkpoint) for checkpoint in plan.checkpoints]
-    parts = [part for c in plan.checkpoints for part in _parts(c)]
+    parts = [origin for checkpoint in plan.checkpoints for origin in checkpoint.origins]
     lines = ["---", "base_model:"]
     lines += [
         f"- {json.dumps(name, ensure_ascii=False)}"
@@ -104,15 +104,6 @@ def public_name(member: Checkpoint) -> str:
         return f"{cached[1]}/{cached[2]}"
     generic = not member.is_directory or GENERIC.fullmatch(path.name)
     return f"{path.parent.name}/{path.name}" if generic else path.name
-
-
-def _parts(member: Checkpoint) -> Iterator[Checkpoint]:
-    """Checkpoints that a member is made from, and adapters that are added to it."""
-    for part in member.made_from:
-        yield from _parts(part)
-    if not member.made_from:
-        yield replace(member, adapters=())
-    yield from member.adapters
 
 
 def _agreed(members: Sequence[Checkpoint]) -> dict[str, str]:

@@ -303,7 +303,12 @@ def _plan_digest(plan: Plan) -> str:
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def _identity(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:
+def _identity(checkpoint: Checkpoint) -> list[Any]:
+    """Facts that change with the contents of a checkpoint, and with its adapters."""
+    return [[c.config, _statuses(c)] for c in (checkpoint, *checkpoint.origins)]
+
+
+def _statuses(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:
     """Name, size and time of modification of each file; of new contents, a digest."""
     path = Path(str(checkpoint.path))
     folder = path if checkpoint.is_directory else path.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,15 @@ Scope = Literal["tensor", "model"]
 PIECE_SIZE = 16_384  # elements of each member in float64, which fit the L2 cache
 
 
+def _row_products(rows: Float64) -> Float64:
+    """Inner products of the members for each row: (n_rows, n_members, n_members)."""
+    # Not einsum: the order of its sums depends on the number of rows.
+    products = np.empty((rows.shape[1], len(rows), len(rows)))
+    for i, j in combinations_with_replacement(range(len(rows)), 2):
+        products[:, i, j] = products[:, j, i] = (rows[i] * rows[j]).sum(axis=-1)
+    return products
+
+
 def _mean_cosines(products: Float64, weights: Float64) -> Float64:
     """Mean cosine of all pairs of task vectors, weighted by w[i] w[j].
 
@@ -39,7 +49,8 @@ def _mean_cosines(products: Float64, weights: Float64) -> Float64:
     np.fill_diagonal(shares, 0)
     # A member without weight does not count, whatever its entries.
     weighted = np.where(shares, cosines, 0.0) * shares
-    return np.asarray(weighted.sum(axis=(-2, -1)) / shares.sum())
+    flat = np.ascontiguousarray(weighted).reshape(*weighted.shape[:-2], -1)
+    return np.asarray(flat.sum(axis=-1) / shares.sum())
 
 
 def _ratios(
@@ -162,10 +173,16 @@ def model_stock(
         origin = widen(base[None, start:stop])[0]
         deltas = widen(stack[counted, start:stop]) - origin
         rows = deltas.reshape(len(deltas), -1, position.row_size)
-        products = np.einsum("irk,jrk->rij", rows, rows)
         ratios = _ratios(
-            products, weights[counted], clamp=clamp, scope=scope, vectors=vectors
+            _row_products(rows),
+            weights[counted],
+            clamp=clamp,
+            scope=scope,
+            vectors=vectors,
         )
-        sums = np.tensordot(weights[counted], rows, 1) * (ratios / total)[:, None]
+        sums = np.zeros(rows.shape[1:])  # BLAS rounds by the number of rows
+        for row, weight in zip(rows, weights[counted], strict=True):
+            sums += weight * row
+        sums *= (ratios / total)[:, None]
         out[start:stop] = narrow(sums.reshape(-1) + origin, base.dtype)
     return out

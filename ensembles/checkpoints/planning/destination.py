@@ -164,8 +164,7 @@ def storage_problems(
 
 def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]:
     """Reasons why an output would replace or change a member or other files."""
-    members = [part for m in members for part in (m, *m.made_from)]
-    members += [adapter for m in members for adapter in m.adapters]
+    members = [origin for m in members for origin in (m, *m.origins)]
     for member in members:
         if member.path is None or not member.is_directory:
             continue

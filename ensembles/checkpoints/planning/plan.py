@@ -57,11 +57,11 @@ from ensembles.checkpoints.planning.ranks import (
     work_bytes,
 )
 from ensembles.checkpoints.planning.tensor_settings import (
-    any_spans_model,
     check_settings,
     collected,
     common_params,
     plain_params,
+    scope_problems,
     subset_problems,
     weight_ranges,
     with_settings,
@@ -398,14 +398,11 @@ def plan(
         )
     if world_size is not None and resolved.spans_model(params):
         problems.append(
-            "scope='model' (--rule-param scope=model) needs the statistics of all "
+            "scope='model' (--param scope=model) needs the statistics of all "
             "tensors in one process; leave rank and world_size (--part) out"
         )
-    if by_tensor and is_tried and any_spans_model(resolved, params, by_tensor):
-        problems.append(
-            "scope='model' (--rule-param scope=model) needs the same weights and "
-            "parameters for all tensors; pass scope='tensor', or leave settings out"
-        )
+    if is_tried:
+        problems += scope_problems(resolved, params, by_tensor, targets)
     if problems:
         raise ValueError(all_problems(problems))
     ranks = assign(parts, options.world_size or 1)

@@ -80,10 +80,25 @@ def check_settings(
     -------
     dict of str to TensorSettings
         Valid settings by tensor name, with weights as float64 arrays.
+
+    Raises
+    ------
+    TypeError
+        If ``settings`` or an entry has another type.
     """
     checked: dict[str, TensorSettings] = {}
     tried: dict[str, TensorSettings | None] = {}
+    if not isinstance(settings, Mapping):
+        raise TypeError(
+            "settings must be a mapping of tensor names to TensorSettings, found a "
+            f"{type(settings).__name__}"
+        )
     for name, entry in settings.items():
+        if not isinstance(entry, TensorSettings):
+            raise TypeError(
+                "settings must be a mapping of tensor names to TensorSettings: "
+                f"settings[{name!r}] has type {type(entry).__name__}"
+            )
         holders = [member for member in members if member.tensor(name)]
         n_members = len(holders) if missing == "present" else len(members)
         if members[0] not in holders and not (holders and missing == "present"):
@@ -94,16 +109,25 @@ def check_settings(
         text = repr((n_members, np.asarray(entry.weights).tolist(), entry.rule_params))
         if text not in tried:
             tried[text] = None
-            with collected(problems):
-                params = plain_params(entry.rule_params)
-                rule.check(n_members, params, has_base=base is not None)
-                weights = rule.check_weights(entry.weights, n_members)
-                rule.try_out(weights, params, has_base=base is not None)
-                tried[text] = TensorSettings(weights, params)
+            try:
+                tried[text] = _checked(entry, rule, n_members, base)
+            except ValueError as error:
+                problems.append(f"settings of tensor {name!r}: {error}")
         valid = tried[text]
         if valid is not None:
             checked[name] = valid
     return checked
+
+
+def _checked(
+    entry: TensorSettings, rule: Rule, n_members: int, base: Checkpoint | None
+) -> TensorSettings:
+    """Settings with float64 weights, after a trial of the rule with them."""
+    params = plain_params(entry.rule_params)
+    rule.check(n_members, params, has_base=base is not None)
+    weights = rule.check_weights(entry.weights, n_members)
+    rule.try_out(weights, params, has_base=base is not None)
+    return TensorSettings(weights, params)
 
 
 def subset_problems(
@@ -288,10 +312,13 @@ def common_params(
     return equal, [name for name in names if name not in equal]
 
 
-def any_spans_model(
-    rule: Rule, params: Mapping[str, Any], settings: Mapping[str, TensorSettings]
-) -> bool:
-    """Whether the rule needs the statistics of the whole model for any tensor.
+def scope_problems(
+    rule: Rule,
+    params: Mapping[str, Any],
+    settings: Mapping[str, TensorSettings],
+    targets: Sequence[TensorPlan],
+) -> Iterator[str]:
+    """Problems of statistics of the whole model if tensors are combined differently.
 
     Parameters
     ----------
@@ -301,10 +328,27 @@ def any_spans_model(
         Parameters of the plan.
     settings : mapping of str to TensorSettings
         Validated settings by tensor name.
+    targets : sequence of TensorPlan
+        Tensors of the result.
 
-    Returns
-    -------
-    bool
+    Yields
+    ------
+    str
+        One message each.
     """
     every = [params, *(entry.rule_params for entry in settings.values())]
-    return any(rule.spans_model(entry) for entry in every)
+    if not any(rule.spans_model(entry) for entry in every):
+        return
+    if settings:
+        yield (
+            "scope='model' (--param scope=model) needs the same weights and "
+            "parameters for all tensors; pass scope='tensor' in rule_params and in all "
+            "settings, or leave settings out"
+        )
+    subsets = [t for t in targets if t.action == "combine" and t.holders is not None]
+    if subsets:
+        yield (
+            f"scope='model' of rule {rule.name!r} needs each tensor in all members, "
+            f"and {len(subsets)} tensors are in some of them, such as "
+            f"{subsets[0].name!r}; pass scope='tensor' (--param scope=tensor)"
+        )

@@ -132,6 +132,22 @@ def test_one_ratio_for_the_model_or_for_each_tensor(rng: np.random.Generator) ->
     assert not np.allclose(whole["a"], by_tensor["a"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("n_members", [3, 5, 8])
+@pytest.mark.parametrize("row_size", [7, 33, 1001])
+def test_rows_do_not_depend_on_the_rows_that_are_read_with_them(
+    rng: np.random.Generator, n_members: int, row_size: int
+) -> None:
+    base = rng.normal(size=(50, row_size))
+    stack = base + 0.1 * rng.normal(size=(n_members, *base.shape))
+    weights = np.arange(1, n_members + 1) / 3
+    options: dict[str, Any] = {"weights": weights, "vectors": "row"}
+    whole = model_stock(stack, base=base, **options)
+    for row in range(50):
+        part = slice(row, row + 1)
+        alone = model_stock(stack[:, part], base=base[part], **options)
+        np.testing.assert_array_equal(whole[part], alone)
+
+
 def test_fewer_than_two_members_have_no_angle() -> None:
     with pytest.raises(ValueError, match="at least two members with a nonzero weight"):
         model_stock([[1.0]], base=[0.0])

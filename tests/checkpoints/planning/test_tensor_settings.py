@@ -88,7 +88,7 @@ def test_the_result_records_the_settings(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"z": TensorSettings([1, 1])}, "settings must name tensors.*'z'"),
-        ({"a": TensorSettings([1, 1, 1])}, "2 members"),
+        ({"a": TensorSettings([1, 1, 1])}, "tensor 'a'.*2 members"),
         ({"a": TensorSettings(None, {"q": 1})}, "'q'"),
     ],
 )
@@ -97,6 +97,23 @@ def test_settings_that_do_not_fit_are_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         average(members(2), settings=settings)
+
+
+@pytest.mark.parametrize("settings", [{"a": [1, 2]}, {"a": {"weights": None}}, [1, 2]])
+def test_settings_of_another_type_are_refused(settings: Any) -> None:
+    with pytest.raises(TypeError, match=r"settings must be .* TensorSettings"):
+        average(members(2), settings=settings)
+
+
+@pytest.mark.parametrize("rule", ["ties", "magnitude_prune", "breadcrumbs_ties"])
+def test_statistics_of_the_whole_model_need_all_members_in_each_tensor(
+    rule: str,
+) -> None:
+    (base,), stack = members(1, seed=1), members(3)
+    del stack[1]["b"]
+    params = {"scope": "model", "density": 0.5}
+    with pytest.raises(ValueError, match="'b'; pass scope='tensor'"):
+        plan(stack, base=base, rule=rule, rule_params=params, missing="present")
 
 
 def test_statistics_of_the_whole_model_need_the_same_settings() -> None:

@@ -220,6 +220,29 @@ def test_an_adapter_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
         view.layout["q.weight"].source.check_unchanged()
 
 
+def test_ranks_do_not_combine_files_of_an_adapter_before_and_after_a_change(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    modules = ["m.q", "m.k"]
+    base = {f"{name}.weight": rng.normal(size=(5, 4)) for name in modules}
+    model = save_base(tmp_path / "base", base)
+    member = f"{model}+{tmp_path / 'adapter'}"
+    ranks: dict[str, Any] = {"world_size": 2, "shard_size": 160}
+    for rank in range(2):
+        lora = {k: v for name in modules for k, v in factors(rng, name, (5, 4)).items()}
+        save_adapter(tmp_path / "adapter", lora)
+        average([member, member], tmp_path / "out", rank=rank, **ranks)
+        assert not (tmp_path / "out").exists()
+    report = average([member, member], tmp_path / "out", rank=0, sha256=True, **ranks)
+    files = [*(tmp_path / "out").glob("*.safetensors")]
+    assert len(files) == 2
+    for name, merged in (pair for file in files for pair in load(file).items()):
+        expected = base[name] + product(lora, name.removesuffix(".weight"))
+        np.testing.assert_allclose(merged, expected, rtol=1e-12)
+    assert str(tmp_path / "adapter" / "adapter_model.safetensors") in report.sha256
+
+
 def test_the_scale_is_that_of_the_updates_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     base, lora, _, merged = linear(rng)
