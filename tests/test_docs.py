@@ -228,6 +228,10 @@ def save_checkpoints(folder: Path, rng: np.random.Generator) -> None:
     for name in ("model-a", "model-b", "runs/1", "runs/2", "start", "run1", "run2"):
         save_model(folder / name, tensors())
     save_runs(folder, tensors)
+    (folder / "config.yml").write_text(
+        "{merge_method: linear, models: [{model: model-a}, {model: model-b}], "
+        "parameters: {weight: 0.5}}"
+    )
     (folder / "lora-run").mkdir()
     steps = [f"lora-run/checkpoint-{step}" for step in range(100, 900, 100)]
     for seed, name in enumerate(["lora-a", "lora-b", *steps]):

@@ -443,8 +443,9 @@ def test_options_that_are_not_used_may_differ(tmp_path: Path) -> None:
     newer = save_peft(tmp_path / "new", factors(0), qalora_group_size=16)
     older = save_peft(tmp_path / "old", factors(1))
     average_adapters([newer, older], tmp_path / "out")
-    grouped = {"use_qalora": True, "qalora_group_size": 8}
-    other = save_peft(tmp_path / "grouped", factors(1), **grouped)
+    other = save_peft(
+        tmp_path / "grouped", factors(1), use_qalora=True, qalora_group_size=8
+    )
     with pytest.raises(ValueError, match="same use_qalora"):
         average_adapters([newer, other], tmp_path / "out2")
 

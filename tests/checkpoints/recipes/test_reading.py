@@ -381,3 +381,8 @@ architecture: qwen
     assert [e.positive_prompts for e in second.experts] == [("code",), ("prose",)]
     assert (second.experts[0].residual_scale, second.architecture) == (0.1, "qwen")
     assert [expert.model for expert in second.shared_experts] == ["c"]
+
+
+def test_a_file_that_is_absent_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no recipe at .*absent\.yml"):
+        read_recipes(tmp_path / "absent.yml")

@@ -96,6 +96,8 @@ def read_recipes(path: str | os.PathLike[str]) -> tuple[Recipe | Mixture, ...]:
         If the file is not a valid recipe; the message lists all problems with their
         lines, 20 at most.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no recipe at {path}")
     findings = Findings(Path(path))
     documents = read_documents(findings)
     if not documents and not findings.problems:
