@@ -17,7 +17,7 @@ PYTEST := $(RUN) -m pytest
 COVERED := --cov --cov-report= --cov-fail-under=0
 # Tests that compiled loops run under as plain Python, where coverage can see them.
 KERNEL_TESTS := tests/kernels/test_kernels.py tests/kernels/task_vectors \
-	tests/kernels/test_magnitude_ranks.py tests/kernels/test_pairs.py tests/predictions/metrics/test_scoring_loops.py \
+	tests/kernels/test_ranking.py tests/kernels/test_low_rank.py tests/kernels/test_pairs.py tests/predictions/metrics/test_scoring_loops.py \
 	tests/embeddings/tokenization/test_tokenizer.py tests/embeddings/pooling/test_engine.py \
 	tests/embeddings/vectors/test_text.py tests/embeddings/vectors/test_binary.py
 
