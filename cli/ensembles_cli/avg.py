@@ -58,9 +58,9 @@ if TYPE_CHECKING:
         "minimum, multislerp, nearswap, nuslerp, power_mean, slerp or trimmed_mean; "
         "with --base breadcrumbs_linear, breadcrumbs_ties, consensus, dare_linear, "
         "dare_ties, della_linear, della_ties, iso_c, iso_cts, magnitude_prune, "
-        "model_stock, ram, sce, task_arithmetic, ties, tsv or wudi; with moments of "
-        "the members' data fisher or regmean. ensemble rules shows formulas and "
-        "parameters."
+        "model_stock, multislerp_task_vectors, nuslerp_task_vectors, ram, sce, "
+        "task_arithmetic, ties, tsv or wudi; with moments of the members' data fisher "
+        "or regmean. ensemble rules shows formulas and parameters."
     ),
 )
 @checkpoint.rule_param

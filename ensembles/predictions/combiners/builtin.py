@@ -74,7 +74,9 @@ def resolve_combiner(
     elementwise = {
         name: entry
         for name, entry in RULES.items()
-        if entry.is_elementwise and entry.n_members is None
+        if entry.is_elementwise
+        and entry.n_members is None
+        and not entry.weight_sum_matters  # means of probabilities, not sums
     }
     if isinstance(rule, str) and rule in elementwise:
         return ElementwiseCombiner(elementwise[rule])

@@ -36,6 +36,7 @@ WHOLE = [
     if name not in COMBINERS
     and RULES[name].is_elementwise
     and RULES[name].n_members is None
+    and not RULES[name].weight_sum_matters
 ]
 ALL = [*COMBINERS.values(), *WHOLE]
 # What comes back from identical members is each of them.
