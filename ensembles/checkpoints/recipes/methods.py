@@ -137,7 +137,9 @@ def _ties(values: Values) -> TensorSettings:
 
 def _random(values: Values) -> dict[str, Any]:
     rescale = "l1" if values.shared["rescale"] else None
-    return {"rescale": rescale, "seed": int(values.shared["seed"])}
+    seed = values.shared["seed"]
+    # Other numbers are left to the rule, which refuses them.
+    return {"rescale": rescale, "seed": int(seed) if seed == int(seed) else seed}
 
 
 def _dare_linear(values: Values) -> TensorSettings:

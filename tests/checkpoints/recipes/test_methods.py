@@ -144,6 +144,15 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
             },
             r"recipe\.yml:1: density - epsilon must be above 0",
         ),
+        (
+            {
+                "merge_method": "dare_linear",
+                "base_model": "base",
+                "models": [{"model": "a"}],
+                "parameters": {"weight": 1, "density": 0.5, "seed": 0.5},
+            },
+            r"recipe\.yml:1: .*seed.*0\.5",
+        ),
     ],
 )
 def test_values_that_have_no_result_are_errors_of_the_plan(
