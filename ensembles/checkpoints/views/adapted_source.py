@@ -115,7 +115,11 @@ class AdaptedSource:
             column = _read(self.update.bias, 0, self.base.size)
             return Product(column[None, :, None] * self.scale, np.ones((1, 1, 1)))
         a, b = self.update.read()
-        left, right = (a.mT, b.mT * self.scale) if self._swaps else (b * self.scale, a)
+        left, right = (
+            (a.swapaxes(-1, -2), b.swapaxes(-1, -2) * self.scale)
+            if self._swaps
+            else (b * self.scale, a)
+        )
         product = Product(np.ascontiguousarray(left), np.ascontiguousarray(right))
         if self.update.magnitude is None:
             return product
