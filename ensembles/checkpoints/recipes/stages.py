@@ -13,15 +13,11 @@ from typing import Any
 from ensembles.atomic_io import check_absent, temporary_sibling
 from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.merging.average import MergeReport, write
+from ensembles.checkpoints.merging.average import MergeReport, silent, write
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.checkpoints.recipes.document import Mixture, Recipe
 from ensembles.checkpoints.recipes.merge import plan_recipe, sources_of
-
-
-def _silent(n_bytes: int) -> None:
-    """Ignore progress."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ def write_recipes(
     staged: StagedPlan,
     *,
     keep: str | os.PathLike[str] | None = None,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> MergeReport:
     """Carry out planned merges.
