@@ -10,7 +10,7 @@ from sklearn.utils import get_tags
 from ensembles._sklearn import check_choice
 from ensembles._typing import Float64
 from ensembles.predictions.base import BaseEnsemble
-from ensembles.predictions.calibration import METHODS
+from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import FittedMember, Named

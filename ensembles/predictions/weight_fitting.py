@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.calibration import Calibrator, cross_calibrate
+from ensembles.predictions.calibration.calibrator import Calibrator, cross_calibrate
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.log_pool_weights import PoolWeights, select_pool_weights
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split

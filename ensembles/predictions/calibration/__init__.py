@@ -1,0 +1,1 @@
+"""Calibration of probabilities, and its measurement."""

@@ -1,0 +1,1 @@
+"""Predictions in files: reading, alignment by ids, and blending."""

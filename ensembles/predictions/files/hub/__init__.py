@@ -1,0 +1,1 @@
+"""The hubverse layout of forecasts: tasks, model output and target data."""

@@ -1,0 +1,1 @@
+"""Ensembles of quantile forecasts, and scores of forecasts."""

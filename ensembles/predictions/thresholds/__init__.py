@@ -1,0 +1,1 @@
+"""Class thresholds, chosen together with the weights."""
