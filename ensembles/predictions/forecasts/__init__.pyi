@@ -10,6 +10,7 @@ from .pools import quantile_mean as quantile_mean
 from .pools import quantile_median as quantile_median
 from .pools import quantile_trimmed_mean as quantile_trimmed_mean
 from .quantile_ensemble import QuantileEnsemble as QuantileEnsemble
+from .sample_pool import pool_samples as pool_samples
 from .scores import IntervalScoreParts as IntervalScoreParts
 from .scores import decompose_interval_score as decompose_interval_score
 from .scores import interval_coverage as interval_coverage
