@@ -33,6 +33,8 @@ from ensembles_cli.reports.average import PlannedAverage
         "[default: removed in the end]"
     ),
 )
+@checkpoint.integers
+@checkpoint.missing
 @checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
@@ -64,6 +66,8 @@ def command(
     """
     from ensembles import checkpoints
 
+    if options["missing"] == "error":
+        del options["missing"]  # the recipe decides
     raise_file_limit()
     end_cleanly()
     recipes = checkpoints.read_recipes(recipe)
