@@ -23,6 +23,7 @@ from ensembles._sklearn import (
 )
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.final_estimator import check_final_estimator
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.fitting import (
     FittedMember,
@@ -86,6 +87,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     memory: Any
     n_jobs: Any
     random_state: Any
+    final_estimator: Any
     scores_: Any  # None if no data were held out
     oof_score_: Any
 
@@ -139,6 +141,11 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
+        if self.final_estimator is not None:
+            has_weights = sample_weight is not None
+            check_final_estimator(
+                self.final_estimator, outputs, has_weights=has_weights
+            )
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
         linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = _learns(settings, combiner)
@@ -229,7 +236,9 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             if "random_state" in selection_params(weights, combiner):
                 weights_params.setdefault("random_state", self.random_state)
             check_selection(weights, len(self._members()), weights_params)
-        return WeightSettings(weights, weights_params, self.scoring, calibrate)
+        return WeightSettings(
+            weights, weights_params, self.scoring, calibrate, self.final_estimator
+        )
 
     def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
@@ -309,14 +318,21 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         self.weights_, self.scores_ = fit.selected.weights, fit.selected.scores
         self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
         self.oof_score_ = fit.score
+        final = fit.combiner.final
+        models = None if final is None else final.models
+        self.final_estimator_: Any = models
+        if models is not None and len(models) == 1:
+            self.final_estimator_ = models[0]
 
     def _combined_predictions(self, X: Any) -> Predictions:
         """Combined predictions; with one output, members are combined one at a time."""
         check_features(self, X)
         # Members with weight 0 do not affect the result, so they do not predict.
-        indices = np.flatnonzero(self.weights_).tolist() or [0]
-        names = list(self.named_estimators_)
         combiner: FittedCombiner = self._fitted_combiner
+        indices = np.flatnonzero(self.weights_).tolist() or [0]
+        if combiner.final is not None:
+            indices = list(range(len(self.weights_)))
+        names = list(self.named_estimators_)
         predict = combiner.outputs.predict
         tasks = (
             (self.on_error, names[i], predict, (names[i], self.estimators_[i], X))
@@ -356,8 +372,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
 def _learns(settings: WeightSettings, combiner: Combiner) -> bool:
     """Whether weights, calibration or ranks are learned out of fold."""
     has_selection = isinstance(settings.weights, str)
+    has_final = settings.final_estimator is not None
     return bool(
-        has_selection or settings.calibrate or combiner.needs_training_predictions
+        has_selection
+        or has_final
+        or settings.calibrate
+        or combiner.needs_training_predictions
     )
 
 

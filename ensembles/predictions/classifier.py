@@ -68,6 +68,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         the log-loss; another scoring is only reported, with a warning. A callable is
         called with an estimator that returns the combined predictions, these
         predictions in place of X, and y.
+    final_estimator : classifier or None, default=None
+        Second layer, fitted on the members' out-of-fold predictions as in
+        `sklearn.ensemble.StackingClassifier`. It is compared with the weights on
+        held-out rows in nested folds, and predicts in their place if it scores higher.
+        None uses the weights.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
@@ -125,6 +130,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         predictions; None for each member without ``calibrate``.
     calibrator_ : callable or None
         Calibrator of the combined probabilities; None without ``calibrate``.
+    final_estimator_ : classifier, list of such or None
+        Final estimator, fitted on the out-of-fold predictions, a list of one per
+        output for several targets; None if the
+        weights score higher, or without ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -175,6 +184,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         calibrate: Any = None,
         cv: Any = 5,
         scoring: Any = None,
+        final_estimator: Any = None,
         missing_class: Any = "error",
         on_error: Any = "raise",
         memory: Any = None,
@@ -190,6 +200,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.calibrate = calibrate
         self.cv = cv
         self.scoring = scoring
+        self.final_estimator = final_estimator
         self.missing_class = missing_class
         self.on_error = on_error
         self.memory = memory
