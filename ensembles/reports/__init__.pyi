@@ -5,10 +5,10 @@ from .cost import Cost as Cost
 from .displays.difference import DifferenceDisplay as DifferenceDisplay
 from .displays.interpolation import InterpolationDisplay as InterpolationDisplay
 from .displays.plane import PlaneDisplay as PlaneDisplay
+from .displays.predictions.calibration_curve import CalibrationCurve as CalibrationCurve
 from .displays.predictions.ensemble_size import (
     EnsembleSizeDisplay as EnsembleSizeDisplay,
 )
-from .displays.predictions.reliability import ReliabilityCurve as ReliabilityCurve
 from .displays.predictions.reliability import ReliabilityDisplay as ReliabilityDisplay
 from .displays.predictions.selection_path import (
     SelectionPathDisplay as SelectionPathDisplay,

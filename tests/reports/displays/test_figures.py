@@ -11,11 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from ensembles.reports import (
+    CalibrationCurve,
     DifferenceDisplay,
     EnsembleSizeDisplay,
     InterpolationDisplay,
     PlaneDisplay,
-    ReliabilityCurve,
     ReliabilityDisplay,
     RunDisplay,
     SelectionPathDisplay,
@@ -32,7 +32,7 @@ from ensembles.reports.displays.figures import (
 )
 
 CORNERS = [[0, 0], [2, 0], [1, 1]]
-CURVE = ReliabilityCurve(np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([20, 10]))
+CURVE = CalibrationCurve(np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([20, 10]))
 DISPLAYS: list[Display] = [
     RunDisplay([1, 2, 3], [2.0, np.nan, 1.0], averages={"mean": ([3], [0.9])}),
     SoupPathDisplay(["a", "b"], [2, 1], [2, np.nan], ["kept", "no score"]),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
-from ensembles._typing import Counts, Float64
+from ensembles._typing import Float64
 from ensembles.predictions.members.outputs import ClassOutputs
-from ensembles.reports.displays.display import Display, as_json
-from ensembles.reports.displays.figures import (
-    BLUE,
-    CURVES,
-    GRAY,
-    clear_spines,
-    import_pyplot,
-    shorten,
+from ensembles.reports.displays.display import Display
+from ensembles.reports.displays.figures import import_pyplot, shorten
+from ensembles.reports.displays.predictions.calibration_curve import (
+    CalibrationCurve,
+    curves_as_json,
+    draw_curves,
+    list_errors,
 )
 from ensembles.reports.displays.predictions.member_predictions import (
     MemberPredictions,
@@ -24,49 +23,10 @@ from ensembles.reports.displays.predictions.member_predictions import (
     predict_members,
 )
 
-LEVEL = 0.95
-ENSEMBLE = "ensemble"
-
-
-class ReliabilityCurve(NamedTuple):
-    """Predicted probabilities and observed frequencies of bins of rows.
-
-    Parameters
-    ----------
-    predicted : ndarray of shape (n_bins,)
-        Mean predicted probability of each bin.
-    observed : ndarray of shape (n_bins,)
-        Share of the rows of each bin in which the event happened.
-    counts : ndarray of shape (n_bins,), int64
-        Number of rows of each bin.
-    """
-
-    predicted: Float64
-    observed: Float64
-    counts: Counts
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: mean distance of both, weighted by the counts."""
-        distance = np.abs(self.predicted - self.observed)
-        return float(np.average(distance, weights=self.counts))
-
-    @property
-    def interval(self) -> tuple[Float64, Float64]:
-        """Jeffreys intervals of the frequencies, at the level 95 %."""
-        from scipy.stats import beta
-
-        events = self.observed * self.counts
-        tail = (1 - LEVEL) / 2
-        low = beta.ppf(tail, events + 0.5, self.counts - events + 0.5)
-        high = beta.ppf(1 - tail, events + 0.5, self.counts - events + 0.5)
-        low[self.observed == 0], high[self.observed == 1] = 0, 1
-        return low, high
-
 
 def reliability_curve(
     happened: Any, y_proba: Any, *, n_bins: int = 10
-) -> ReliabilityCurve:
+) -> CalibrationCurve:
     """Mean predictions and frequencies in bins with about the same number of rows.
 
     Parameters
@@ -80,7 +40,7 @@ def reliability_curve(
 
     Returns
     -------
-    ReliabilityCurve
+    CalibrationCurve
 
     Raises
     ------
@@ -100,7 +60,7 @@ def reliability_curve(
     bins = np.unique(np.searchsorted(edges, predicted), return_inverse=True)[1]
     counts = np.bincount(bins)
     events = np.bincount(bins, np.asarray(happened, np.float64))
-    return ReliabilityCurve(
+    return CalibrationCurve(
         np.bincount(bins, predicted) / counts, events / counts, counts
     )
 
@@ -113,9 +73,9 @@ class ReliabilityDisplay(Display):
 
     Parameters
     ----------
-    curve : ReliabilityCurve
+    curve : CalibrationCurve
         Bins of the ensemble, or of any classifier.
-    members : mapping of str to ReliabilityCurve or None, default=None
+    members : mapping of str to CalibrationCurve or None, default=None
         Bins of the members by their names; None draws none.
     event : str or None, default=None
         Class whose probability is drawn; None means that the probability is that of the
@@ -144,9 +104,9 @@ class ReliabilityDisplay(Display):
 
     def __init__(
         self,
-        curve: ReliabilityCurve,
+        curve: CalibrationCurve,
         *,
-        members: Mapping[str, ReliabilityCurve] | None = None,
+        members: Mapping[str, CalibrationCurve] | None = None,
         event: str | None = None,
     ) -> None:
         self.curve = curve
@@ -275,7 +235,7 @@ class ReliabilityDisplay(Display):
         codes = outputs.encode(out_of_fold.y)[0]
         column = None if pos_label is None else labels.index(pos_label)
 
-        def curve(y_proba: Float64) -> ReliabilityCurve:
+        def curve(y_proba: Float64) -> CalibrationCurve:
             if column is None:
                 correct = y_proba.argmax(axis=1) == codes
                 return reliability_curve(correct, y_proba.max(axis=1), n_bins=n_bins)
@@ -298,9 +258,7 @@ class ReliabilityDisplay(Display):
         """One line with the calibration errors."""
         counts = self.curve.counts
         text = f"calibration error {self.curve.error:.3g} in {len(counts)} bins of "
-        text += f"{counts.sum()} rows"
-        listed = [f"{name} {curve.error:.3g}" for name, curve in self.members.items()]
-        return f"{text}; members: {', '.join(listed)}" if listed else text
+        return f"{text}{counts.sum()} rows{list_errors(self.members)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers of the picture as JSON values; a number that is not finite is None.
@@ -309,47 +267,12 @@ class ReliabilityDisplay(Display):
         -------
         dict of str to JSON value
         """
-        curves = {ENSEMBLE: self.curve, **self.members}
-        return {
-            "event": self.event,
-            "curves": [
-                {
-                    "name": name,
-                    "error": curve.error,
-                    **{key: as_json(value) for key, value in curve._asdict().items()},
-                }
-                for name, curve in curves.items()
-            ],
-        }
+        return {"event": self.event, "curves": curves_as_json(self.curve, self.members)}
 
     def _draw(self, ax: Any) -> None:
-        ax.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="calibrated")
-        colors = dict(zip(self.members, CURVES, strict=False))
-        for name, curve in self.members.items():
-            ax.plot(
-                curve.predicted,
-                curve.observed,
-                color=colors.get(name, GRAY),
-                linewidth=1,
-                label=f"{shorten(name, 24)}, error {curve.error:.3f}",
-            )
-        curve = self.curve
-        low, high = curve.interval
-        ax.errorbar(
-            curve.predicted,
-            curve.observed,
-            yerr=np.maximum([curve.observed - low, high - curve.observed], 0),
-            fmt="o-",
-            color=BLUE,
-            markersize=4,
-            capsize=2,
-            label=f"{ENSEMBLE}, error {curve.error:.3f}",
-        )
-        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        draw_curves(ax, self.curve, self.members)
         if self.event is None:
             ax.set(xlabel="probability of the predicted class", ylabel="accuracy")
         else:
             event = shorten(self.event, 24)
             ax.set(xlabel=f"probability of {event}", ylabel=f"share of {event}")
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-        clear_spines(ax)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from ensembles.reports import ReliabilityCurve, ReliabilityDisplay
+from ensembles.reports import CalibrationCurve, ReliabilityDisplay
 from ensembles.reports.displays.predictions.reliability import reliability_curve
 
 
@@ -42,7 +42,7 @@ def test_each_row_is_in_one_bin_with_its_equals(rows: Any, n_bins: int) -> None:
 
 
 def test_the_error_is_the_mean_distance_of_the_bins() -> None:
-    curve = ReliabilityCurve(
+    curve = CalibrationCurve(
         np.array([0.2, 0.9]), np.array([0.4, 0.8]), np.array([30, 10])
     )
     assert curve.error == pytest.approx((30 * 0.2 + 10 * 0.1) / 40)
@@ -50,7 +50,7 @@ def test_the_error_is_the_mean_distance_of_the_bins() -> None:
 
 def test_intervals_contain_the_frequency_and_end_at_0_and_1() -> None:
     observed = np.array([0, 0.5, 1])
-    curve = ReliabilityCurve(observed, observed, np.array([10, 10, 10]))
+    curve = CalibrationCurve(observed, observed, np.array([10, 10, 10]))
     low, high = curve.interval
     assert (low <= observed).all()
     assert (observed <= high).all()
