@@ -6,9 +6,11 @@ from .displays.difference import DifferenceDisplay as DifferenceDisplay
 from .displays.interpolation import InterpolationDisplay as InterpolationDisplay
 from .displays.plane import PlaneDisplay as PlaneDisplay
 from .displays.predictions.calibration_curve import CalibrationCurve as CalibrationCurve
+from .displays.predictions.coverage import CoverageDisplay as CoverageDisplay
 from .displays.predictions.ensemble_size import (
     EnsembleSizeDisplay as EnsembleSizeDisplay,
 )
+from .displays.predictions.pit import PITDisplay as PITDisplay
 from .displays.predictions.reliability import ReliabilityDisplay as ReliabilityDisplay
 from .displays.predictions.selection_path import (
     SelectionPathDisplay as SelectionPathDisplay,

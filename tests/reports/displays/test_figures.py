@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 
 from ensembles.reports import (
     CalibrationCurve,
+    CoverageDisplay,
     DifferenceDisplay,
     EnsembleSizeDisplay,
     InterpolationDisplay,
+    PITDisplay,
     PlaneDisplay,
     ReliabilityDisplay,
     RunDisplay,
@@ -46,6 +48,8 @@ DISPLAYS: list[Display] = [
     SelectionPathDisplay(["a", "+ b"], [1, np.nan], best_member=1, cross_fitted=2),
     EnsembleSizeDisplay([1, 2], [[1, 2], [3, 4]], best_first=[1, np.nan], score=2),
     ReliabilityDisplay(CURVE, members={"a": CURVE}),
+    CoverageDisplay(CURVE),
+    PITDisplay([0, 0.3, 0.7, 1], [5, 0, 9]),
 ]
 
 
