@@ -8,12 +8,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
 from ensembles._sklearn import check_choice
-from ensembles._typing import Float64
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import FittedMember, Named
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
 from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.weight_fitting import WeightFit
@@ -271,9 +271,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self,
         members: list[FittedMember],
         fit: WeightFit,
-        stacks: list[Float64] | None,
+        out_of_fold: OutOfFold | None,
+        X: Any,
     ) -> None:
-        super()._set_fitted(members, fit, stacks)
+        super()._set_fitted(members, fit, out_of_fold, X)
         outputs: Any = fit.combiner.outputs
         classes, intercepts = outputs.classes, fit.combiner.intercepts
         self.classes_: Any = classes if outputs.multioutput else classes[0]
