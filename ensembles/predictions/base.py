@@ -23,8 +23,21 @@ from ensembles._sklearn import (
 )
 from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.final_estimator import check_final_estimator
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.final_estimator import check_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.preconditions import (
+    check_param_names,
+    check_selection,
+    check_weights_parameter,
+    learns_pool,
+    selection_params,
+)
+from ensembles.predictions.fitting.weight_fitting import (
+    LOG_LOSS,
+    WeightFit,
+    WeightSettings,
+    fit_weights,
+)
 from ensembles.predictions.members.fitting import (
     FittedMember,
     Named,
@@ -56,19 +69,6 @@ from ensembles.predictions.members.sample_weight import (
     check_sample_weight,
 )
 from ensembles.predictions.metrics.table import check_score, check_scoring
-from ensembles.predictions.preconditions import (
-    check_param_names,
-    check_selection,
-    check_weights_parameter,
-    learns_pool,
-    selection_params,
-)
-from ensembles.predictions.weight_fitting import (
-    LOG_LOSS,
-    WeightFit,
-    WeightSettings,
-    fit_weights,
-)
 from ensembles.selection.choose import SelectionResult
 from ensembles.selection.table import generator_of
 
@@ -378,23 +378,15 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     def _learns(self, settings: WeightSettings, combiner: Combiner) -> bool:
         """Whether weights, calibration or ranks are learned out of fold."""
         has_selection = isinstance(settings.weights, str)
+        has_final = settings.final_estimator is not None
         return bool(
-            has_selection or settings.calibrate or combiner.needs_training_predictions
+            has_selection
+            or has_final
+            or settings.calibrate
+            or combiner.needs_training_predictions
         )
 
 
-<<<<<<< HEAD
-def _learns(settings: WeightSettings, combiner: Combiner) -> bool:
-    """Whether weights, calibration or ranks are learned out of fold."""
-    has_selection = isinstance(settings.weights, str)
-    has_final = settings.final_estimator is not None
-    return bool(
-        has_selection
-        or has_final
-        or settings.calibrate
-        or combiner.needs_training_predictions
-    )
-=======
 def predict_member(
     outputs: OutputSpec, name: str, member: Any, calibrator: Calibrator | None, X: Any
 ) -> Predictions:
@@ -438,7 +430,6 @@ def as_float32(combined: Predictions, dtypes: set[np.dtype[Any]]) -> Predictions
     if dtypes != {np.dtype(np.float32)}:
         return combined
     return [output.astype(np.float32) for output in combined]
->>>>>>> cas
 
 
 def _unscored(

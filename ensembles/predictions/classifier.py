@@ -12,11 +12,11 @@ from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
+from ensembles.predictions.fitting.weight_fitting import WeightFit
 from ensembles.predictions.members.fitting import FittedMember, Named
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
-from ensembles.predictions.preconditions import check_rule_name
-from ensembles.predictions.weight_fitting import WeightFit
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):

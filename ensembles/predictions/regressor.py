@@ -9,9 +9,9 @@ from sklearn.base import RegressorMixin
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
 from ensembles.predictions.members.fitting import Named
 from ensembles.predictions.members.outputs import OutputSpec, check_regression_targets
-from ensembles.predictions.preconditions import check_rule_name
 
 
 class EnsembleRegressor(RegressorMixin, BaseEnsemble):

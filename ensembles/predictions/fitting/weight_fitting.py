@@ -12,15 +12,18 @@ import numpy as np
 from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.calibration.calibrator import Calibrator, cross_calibrate
-from ensembles.predictions.cross_fitting import Learn, cross_fit
-from ensembles.predictions.final_estimator import fit_final_estimator
-from ensembles.predictions.fitted_combiner import FittedCombiner
-from ensembles.predictions.log_pool_weights import PoolWeights, select_pool_weights
+from ensembles.predictions.fitting.cross_fitting import Learn, cross_fit
+from ensembles.predictions.fitting.final_estimator import fit_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.log_pool_weights import (
+    PoolWeights,
+    select_pool_weights,
+)
+from ensembles.predictions.fitting.preconditions import FREE, learns_pool
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, make_score
-from ensembles.predictions.preconditions import FREE, learns_pool
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING

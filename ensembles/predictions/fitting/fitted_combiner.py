@@ -11,7 +11,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.final_estimator import FinalEstimator
+from ensembles.predictions.fitting.final_estimator import FinalEstimator
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, Predictions
 from ensembles.weights import check_weights
