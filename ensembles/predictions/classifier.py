@@ -53,9 +53,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     weights_params : dict or None, default=None
         Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
         ``"greedy"``; None means its defaults.
-    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+    calibrate : {None, "temperature", "matrix", "isotonic", "sigmoid"}, default=None
         Calibration of each member and of the result, learned out of fold; None means no
-        calibration. With ``"vote"`` only the result is calibrated.
+        calibration. ``"matrix"`` scales and mixes the logarithms of the probabilities,
+        with a penalty. With ``"vote"`` only the result is calibrated.
     cv : int, splitter, iterable of splits or "prefit", default=5
         Splits that hold data out to learn weights or calibration; an int is the number
         of folds. With "prefit" the members are fitted already, and ``fit`` must get
