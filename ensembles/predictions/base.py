@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -312,8 +312,10 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
         self.oof_score_ = fit.score
 
-    def _member_predictions(self, X: Any) -> tuple[list[int], Iterator[Predictions]]:
-        """Indices of the members with nonzero weight, and what each predicts.
+    def _member_predictions(
+        self, X: Any, predict: Callable[..., Predictions] | None = None
+    ) -> tuple[list[int], Iterator[Predictions]]:
+        """Indices of the members with nonzero weight, and the predictions of each.
 
         Predictions are calibrated. A member that fails is left out if ``on_error`` is
         "drop"; then all predictions are made before the first is returned.
@@ -323,7 +325,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         indices = np.flatnonzero(self.weights_).tolist() or [0]
         names = list(self.named_estimators_)
         tasks = (
-            (self.on_error, names[i], predict_member, self._member_args(i, X))
+            (
+                self.on_error,
+                names[i],
+                predict or predict_member,
+                self._member_args(i, X),
+            )
             for i in indices
         )
         results = run_tasks(self.n_jobs, call_member, tasks)
