@@ -23,7 +23,21 @@ from ensembles._sklearn import (
 )
 from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.final_estimator import check_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.preconditions import (
+    check_param_names,
+    check_selection,
+    check_weights_parameter,
+    learns_pool,
+    selection_params,
+)
+from ensembles.predictions.fitting.weight_fitting import (
+    LOG_LOSS,
+    WeightFit,
+    WeightSettings,
+    fit_weights,
+)
 from ensembles.predictions.members.fitting import (
     FittedMember,
     Named,
@@ -55,19 +69,6 @@ from ensembles.predictions.members.sample_weight import (
     check_sample_weight,
 )
 from ensembles.predictions.metrics.table import check_score, check_scoring
-from ensembles.predictions.preconditions import (
-    check_param_names,
-    check_selection,
-    check_weights_parameter,
-    learns_pool,
-    selection_params,
-)
-from ensembles.predictions.weight_fitting import (
-    LOG_LOSS,
-    WeightFit,
-    WeightSettings,
-    fit_weights,
-)
 from ensembles.selection.choose import SelectionResult
 from ensembles.selection.table import generator_of
 
@@ -86,6 +87,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     memory: Any
     n_jobs: Any
     random_state: Any
+    final_estimator: Any = None
     scores_: Any  # None if no data were held out
     oof_score_: Any
 
@@ -139,6 +141,11 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
+        if self.final_estimator is not None:
+            has_weights = sample_weight is not None
+            check_final_estimator(
+                self.final_estimator, outputs, has_weights=has_weights
+            )
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
         linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = self._learns(settings, combiner)
@@ -229,7 +236,9 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             if "random_state" in selection_params(weights, combiner):
                 weights_params.setdefault("random_state", self.random_state)
             check_selection(weights, len(self._members()), weights_params)
-        return WeightSettings(weights, weights_params, self.scoring, calibrate)
+        return WeightSettings(
+            weights, weights_params, self.scoring, calibrate, self.final_estimator
+        )
 
     def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
@@ -311,6 +320,11 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         self.weights_, self.scores_ = fit.selected.weights, fit.selected.scores
         self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
         self.oof_score_ = fit.score
+        final = fit.combiner.final
+        models = None if final is None else final.models
+        self.final_estimator_: Any = models
+        if models is not None and len(models) == 1:
+            self.final_estimator_ = models[0]
 
     def _member_predictions(
         self, X: Any, predict: Callable[..., Predictions] | None = None
@@ -323,6 +337,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         check_features(self, X)
         # Members with weight 0 do not affect the result, so they do not predict.
         indices = np.flatnonzero(self.weights_).tolist() or [0]
+        if self._fitted_combiner.final is not None:
+            indices = list(range(len(self.weights_)))
         names = list(self.named_estimators_)
         tasks = (
             (
@@ -369,8 +385,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     def _learns(self, settings: WeightSettings, combiner: Combiner) -> bool:
         """Whether weights, calibration or ranks are learned out of fold."""
         has_selection = isinstance(settings.weights, str)
+        has_final = settings.final_estimator is not None
         return bool(
-            has_selection or settings.calibrate or combiner.needs_training_predictions
+            has_selection
+            or has_final
+            or settings.calibrate
+            or combiner.needs_training_predictions
         )
 
 

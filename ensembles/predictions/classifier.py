@@ -13,12 +13,12 @@ from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
+from ensembles.predictions.fitting.weight_fitting import WeightFit
 from ensembles.predictions.members.fitting import FittedMember, Named
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
-from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.uncertainty import Uncertainty, decompose_entropy
-from ensembles.predictions.weight_fitting import WeightFit
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
@@ -70,6 +70,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         the log-loss; another scoring is only reported, with a warning. A callable is
         called with an estimator that returns the combined predictions, these
         predictions in place of X, and y.
+    final_estimator : classifier or None, default=None
+        Second layer, fitted on the members' out-of-fold predictions as in
+        `sklearn.ensemble.StackingClassifier`. It is compared with the weights on
+        held-out rows in nested folds, and predicts in their place if it scores higher.
+        None uses the weights.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
@@ -127,6 +132,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         predictions; None for each member without ``calibrate``.
     calibrator_ : callable or None
         Calibrator of the combined probabilities; None without ``calibrate``.
+    final_estimator_ : classifier, list of such or None
+        Final estimator, fitted on the out-of-fold predictions, a list of one per
+        output for several targets; None if the
+        weights score higher, or without ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -177,6 +186,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         calibrate: Any = None,
         cv: Any = 5,
         scoring: Any = None,
+        final_estimator: Any = None,
         missing_class: Any = "error",
         on_error: Any = "raise",
         memory: Any = None,
@@ -192,6 +202,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.calibrate = calibrate
         self.cv = cv
         self.scoring = scoring
+        self.final_estimator = final_estimator
         self.missing_class = missing_class
         self.on_error = on_error
         self.memory = memory

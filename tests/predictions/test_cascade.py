@@ -18,7 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 from ensembles._typing import Float64
 from ensembles.predictions import CascadeClassifier, EnsembleClassifier
 from ensembles.predictions.combiners.builtin import resolve_combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.stopping import Cascade, estimate_stopping
