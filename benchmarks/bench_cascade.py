@@ -91,13 +91,13 @@ def nets() -> Members:
 
 
 def trees() -> Members:
-    """Fifty trees, each of random features at its splits."""
+    """Trees, each of random features at its splits."""
     return [
         (
             f"tree {seed}",
             DecisionTreeClassifier(max_features="sqrt", random_state=seed),
         )
-        for seed in range(50)
+        for seed in range(32)
     ]
 
 
@@ -130,7 +130,7 @@ def five_classes() -> Any:
 
 CASES = [
     Case("digits, 16 networks", lambda: load_digits(return_X_y=True), nets, None),
-    Case("digits, 50 trees", lambda: load_digits(return_X_y=True), trees, None),
+    Case("digits, 32 trees", lambda: load_digits(return_X_y=True), trees, None),
     Case(
         "breast cancer, 7 models",
         lambda: load_breast_cancer(return_X_y=True),
