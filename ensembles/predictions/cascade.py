@@ -194,7 +194,9 @@ class CascadeClassifier(EnsembleClassifier):
     True
     """
 
+    # Parameters of the ensemble that a cascade does not have.
     calibrate = None
+    thresholds = None
     on_error = "raise"
 
     def __init__(
