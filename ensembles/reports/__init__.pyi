@@ -15,6 +15,7 @@ from .displays.predictions.reliability import ReliabilityDisplay as ReliabilityD
 from .displays.predictions.selection_path import (
     SelectionPathDisplay as SelectionPathDisplay,
 )
+from .displays.predictions.thresholds import ThresholdDisplay as ThresholdDisplay
 from .displays.predictions.weights import WeightsDisplay as WeightsDisplay
 from .displays.run import RunDisplay as RunDisplay
 from .displays.soup_path import SoupPathDisplay as SoupPathDisplay

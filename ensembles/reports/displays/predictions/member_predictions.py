@@ -21,6 +21,8 @@ from ensembles.predictions.members.outputs import (
 from ensembles.predictions.weight_fitting import WeightFit, WeightSettings, fit_weights
 from ensembles.reports.displays.figures import member_names
 
+ONE_TARGET = "a display needs an ensemble with one target, found several"
+
 
 class Metric(NamedTuple):
     """Name of a score as it is drawn, and its sign.
@@ -262,7 +264,7 @@ def predict_members(ensemble: Any, X: Any, y: Any) -> MemberPredictions:
     check_is_fitted(ensemble)
     outputs: OutputSpec = ensemble._fitted_combiner.outputs
     if outputs.n_outputs > 1 or outputs.multioutput:
-        raise ValueError("a display needs an ensemble with one target, found several")
+        raise ValueError(ONE_TARGET)
     stack = []
     for (name, member), calibrate in zip(
         ensemble.named_estimators_.items(), ensemble._calibrators, strict=True

@@ -20,6 +20,7 @@ from ensembles.reports import (
     EnsembleSizeDisplay,
     ReliabilityDisplay,
     SelectionPathDisplay,
+    ThresholdDisplay,
     WeightsDisplay,
 )
 from ensembles.reports.displays.display import Display
@@ -146,6 +147,17 @@ def test_reliability_gives_one_picture(pool: Fitted, pos_label: str | None) -> N
         pos_label=pos_label,
     )
     assert_same_picture(by_estimator, by_predictions)
+
+
+def test_thresholds_give_one_picture(pool: Fitted) -> None:
+    X, y = pool.X[:40], pool.y[:40]
+    scoring = ["balanced_accuracy"]
+    assert_same_picture(
+        ThresholdDisplay.from_estimator(pool.ensemble, X, y, scoring=scoring),
+        ThresholdDisplay.from_predictions(
+            y, pool.ensemble.predict_proba(X), scoring=scoring
+        ),
+    )
 
 
 def test_members_are_calibrated_as_in_the_ensemble() -> None:
