@@ -15,6 +15,7 @@ from ensembles._sklearn import check_bool, check_choice
 from ensembles._typing import Array, Float64
 from ensembles.atomic_io import explain_disk_full, preallocate
 from ensembles.predictions.files.columns import map_columns
+from ensembles.predictions.files.layouts import normal_label
 from ensembles.predictions.files.member_rows import (
     MemberReport,
     count_samples,
@@ -122,6 +123,8 @@ def align(
     check_bool("normalize", normalize)
     names = _member_names(files)
     index, y, notes = _rows(files, target)
+    if classes is not None and y is not None:
+        y = _typed_as_classes(y, classes)
     mapping = map_columns(
         files, target, missing_class=missing_class, classes=classes, kind=kind
     )
@@ -159,6 +162,18 @@ def align(
     return AlignedPredictions(
         names, ids, y, mapping.kind, columns, stack, present, notes
     )
+
+
+def _typed_as_classes(y: Any, classes: Any) -> Any:
+    """Labels with the type of the classes, which may be text such as ``"10"``."""
+    by_text = {normal_label(label): label for label in np.asarray(classes).tolist()}
+    for label in np.unique(y):
+        if normal_label(label) not in by_text:
+            raise ValueError(
+                f"the target must contain the classes {', '.join(by_text)}, found "
+                f"{normal_label(label)!r}"
+            )
+    return np.array([by_text[normal_label(label)] for label in y.tolist()])
 
 
 def _member_names(files: Sequence[PredictionFile]) -> list[str]:
@@ -258,7 +273,7 @@ def _missing_error(
     first = describe(index.ids, row)
     return ValueError(
         f"{file.path} lacks {n_missing} of {len(index)} rows, the first is {first}"
-        f"{report.reason and ': ' + report.reason}; pass missing='drop' "
+        f"{report.reason}; pass missing='drop' "
         "(--missing drop) to leave these rows out, or missing='member' "
         "(--missing member) to combine the other members there"
     )

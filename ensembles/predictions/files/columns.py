@@ -88,6 +88,8 @@ def map_columns(
     ValueError
         If kinds, classes, levels or names differ.
     """
+    if target is not None:
+        _check_no_target(files, target)
     kind = _common_kind(files, target, classes) if kind is None else kind
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, found {kind!r}")
@@ -99,11 +101,22 @@ def map_columns(
     if kind == "quantiles":
         return _match_levels(files)
     if kind == "values":
-        return _match_names(files)
+        return _match_names(files, target)
     labels = None if target is None else np.unique(target.y)
     if classes is not None:
         labels = np.unique(classes)
     return _match_classes(files, labels, missing_class, extend=classes is None)
+
+
+def _check_no_target(files: Sequence[PredictionFile], target: Target) -> None:
+    """Raise if a file has the true values among its predictions."""
+    for file in files:
+        if target.name in file.value_names and len(file.value_names) > 1:
+            raise ValueError(
+                f"{file.path} has {target.name!r}, the column of the true values, "
+                "among its predictions; pass columns= (--columns) to choose the "
+                "columns with predictions"
+            )
 
 
 def _common_kind(
@@ -113,6 +126,8 @@ def _common_kind(
     kinds = {file.kind for file in files}
     labels = None if target is None else np.unique(target.y)
     labels = labels if classes is None else np.asarray(classes)
+    if labels is not None and labels.dtype.kind == "f":
+        kinds = {"values" if kind == "probabilities" else kind for kind in kinds}
     if labels is not None and kinds <= {"probabilities", "values"}:
         is_class = labels.dtype.kind not in "f"
         is_binary = len(labels) == 2 and all(map(_is_probability, files))
@@ -158,7 +173,7 @@ def _match_levels(files: Sequence[PredictionFile]) -> ColumnMap:
     return ColumnMap("quantiles", np.array(levels), members, [])
 
 
-def _match_names(files: Sequence[PredictionFile]) -> ColumnMap:
+def _match_names(files: Sequence[PredictionFile], target: Target | None) -> ColumnMap:
     """Match columns of values by name, those of arrays and single ones by position."""
     counts = {len(file.columns) for file in files}
     if len(counts) > 1:
@@ -168,6 +183,12 @@ def _match_names(files: Sequence[PredictionFile]) -> ColumnMap:
             "columns= (--columns) to choose them"
         )
     n_columns = counts.pop()
+    if n_columns > 1 and target is not None:
+        raise ValueError(
+            f"{files[0].path} must have one column of values for {target.name!r} of "
+            f"{target.path}, found {', '.join(map(str, files[0].columns[:6]))}; pass "
+            "columns= (--columns) to choose it"
+        )
     named = next((file for file in files if file.has_names), files[0])
     names = [VALUE] if n_columns == 1 else list(map(str, named.columns))
     members = []
@@ -208,6 +229,7 @@ def _match_classes(
     texts = [normal_label(label) for label in labels]
     members, notes = [], []
     for file in files:
+        _check_text_columns(file, texts)
         if len(file.columns) == 1:
             member, note = _single_column(file, labels, texts)
             notes.append(note)
@@ -223,6 +245,26 @@ def _match_classes(
             notes.append(f"{file.name}: columns without names are the sorted classes")
         members.append(member)
     return ColumnMap("probabilities", labels, members, notes)
+
+
+def _check_text_columns(file: PredictionFile, texts: list[str]) -> None:
+    """Raise if a column that is named after a class contains text."""
+    for name in file.ids if file.layout == "wide" else ():
+        if normal_label(name) in texts and name not in file.table.numbers:
+            raise ValueError(
+                f"{file.path}: column {name!r} must contain probabilities of this "
+                f"class, found text such as {_first_text(file, name)!r}"
+            )
+
+
+def _first_text(file: PredictionFile, name: str) -> str:
+    """First value of a column that is not a number."""
+    for text in file.table.head[name].to_list():
+        try:
+            float(text)
+        except ValueError:
+            return str(text)
+    return str(file.table.head[name][0])
 
 
 def _as_label(name: str, labels: Any, file: PredictionFile) -> Any:
@@ -261,12 +303,9 @@ def _named_columns(
     order = np.array([names.index(t) if t in names else -1 for t in texts])
     missing = [text for text, index in zip(texts, order, strict=True) if index < 0]
     if missing and missing_class == "error":
-        hint = ""
-        if missing[0] in file.table.names:
-            hint = f" (its column {missing[0]!r} contains text, not numbers)"
         raise ValueError(
             f"{file.path} must have a column for each class: it lacks "
-            f"{', '.join(map(repr, missing[:6]))}{hint}; its columns are "
+            f"{', '.join(map(repr, missing[:6]))}; its columns are "
             f"{', '.join(names[:20])}; pass missing_class='zero' "
             "(--missing-class zero) to give missing classes the probability 0"
         )

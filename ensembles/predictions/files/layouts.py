@@ -189,6 +189,12 @@ def wide_layout(
     names = [n for n in table.names if n in table.numbers and n not in ids]
     if columns is None:
         names = [name for name in names if not INDEX.fullmatch(name)] or names
+    for name in ids:
+        if name not in table.numbers and quantile_levels([name]) is not None:
+            raise ValueError(
+                f"{path}: column {name!r} must contain the quantile of this level, "
+                f"found text such as {table.head[name][0]!r}"
+            )
     if not names:
         raise ValueError(
             f"{path} must have columns of numbers besides its identifiers "

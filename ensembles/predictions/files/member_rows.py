@@ -29,7 +29,7 @@ class MemberReport(NamedTuple):
     present : ndarray of shape (n_rows,)
         Whether the member has all predictions of a row.
     reason : str
-        Why the first row is missing, if it is in the file; otherwise empty.
+        End of the message about missing rows, if a row in the file is incomplete.
     notes : list of str
         Sentences about rows that are left out.
     """
@@ -81,7 +81,7 @@ def read_member(
     incomplete = _incomplete(plane, present, columns)
     if incomplete.any():
         row = int(np.flatnonzero(incomplete)[0])
-        reason = f"{_where(file, index, row)} has missing values in the file"
+        reason = f", {describe(index.ids, row)} has missing values in it"
         notes.append(f"{int(incomplete.sum())} rows with missing values are left out")
         plane[incomplete] = np.nan
         present &= ~incomplete
@@ -112,6 +112,8 @@ def _wide(
             aligned[:, has_column] = values[:, columns.order[has_column]]
             plane[positions, :n_columns] = aligned
         present[positions] = True
+    if not file.ids and n_read != len(index):
+        raise _length_error(file, len(index))
     return present, n_extra
 
 
@@ -252,9 +254,9 @@ def _check_once(
 def _check_finite(
     file: PredictionFile, block: Block, values: Float64, kept: Array
 ) -> None:
-    infinite = np.isinf(values).reshape(len(values), -1).any(axis=1)
+    infinite = np.isinf(values)
     if infinite.any():
-        row = np.flatnonzero(kept)[np.flatnonzero(infinite)[0]]
+        row = np.flatnonzero(kept)[np.argwhere(infinite)[0, 0]]
         raise ValueError(
             f"{file.path} must contain finite numbers: {_block_row(block, row)} "
             "contains infinity"
@@ -268,9 +270,8 @@ def _block_row(block: Block, row: int) -> str:
 
 
 def _where(file: PredictionFile, index: RowIndex, row: int) -> str:
-    """Row of the index for messages."""
-    text = describe(index.ids, row) if index.ids.columns else f"row {row + 1}"
-    return f"{file.path}: {text}"
+    """File and row of the index for messages."""
+    return f"{file.path}: {describe(index.ids, row)}"
 
 
 def _steps(n_rows: int, n_columns: int) -> Iterator[slice]:
@@ -316,14 +317,14 @@ def _check_probabilities(
                 "not probabilities need a softmax first"
             )
         sums = np.where(present[rows], part.sum(axis=1), 1.0)
-        if normalize and (sums > 0).all():
-            part /= sums[:, None]
-            continue
         wrong = np.abs(sums - 1) > SUM_TOLERANCE
+        if normalize:
+            wrong = sums <= 0
+            part /= np.where(wrong, 1, sums)[:, None]
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise ValueError(
                 f"{_where(file, index, rows.start + row)} must have probabilities with "
-                f"the sum 1, found {sums[row]:.6g} ({int(wrong.sum())} such rows among "
-                f"{len(part)}); pass normalize=True (--normalize) to divide by the sum"
+                f"the sum 1, found {sums[row]:.6g}; pass normalize=True (--normalize) "
+                "to divide by the sum, if it is positive"
             )

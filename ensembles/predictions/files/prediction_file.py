@@ -221,11 +221,11 @@ def open_predictions(
             f"output_type_id and value: {path} has {', '.join(table.names[:20])}"
         )
     layout = wide_layout(table, ids, columns)
-    left_out = tuple(name for name in layout.ids if name not in texts)
+    chosen_ids = tuple(name for name in layout.ids if name not in texts)
     return PredictionFile(
         path,
         path.stem,
-        left_out,
+        chosen_ids,
         layout.kind,
         layout.columns,
         "wide",

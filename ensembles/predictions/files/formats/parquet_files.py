@@ -66,10 +66,11 @@ def parquet(path: Path) -> PredictionTable:
     """
     import_polars(path)
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     os.close(open_regular(path))  # a pipe would block
     try:
-        file = pa.parquet.ParquetFile(path)
+        file = pq.ParquetFile(path)
         schema, n_rows = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None

@@ -120,7 +120,8 @@ def open_prediction_writer(
         add_rows = next(writing)
 
         def add(frame: Any, values: Float64) -> None:
-            predictions = polars.DataFrame(values, schema=list(columns))
+            # polars would guess the orientation of a square array.
+            predictions = polars.DataFrame(values, schema=list(columns), orient="row")
             add_rows(polars.concat([frame.select(ids), predictions], how="horizontal"))
 
         yield add

@@ -29,6 +29,12 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", ".")
 BEGINNING = 1 << 20  # bytes in which the first line must end
 SUM_TOLERANCE = 0.01  # of the probabilities of a row, for a file without a header
 DECIMAL_COMMA = re.compile(r"\s*-?\d+,\d+\s*")
+# Messages of the parser; the first line is the header.
+FIELDS = re.compile(
+    r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+): (.*)"
+)
+VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (.*)")
+RECODE = "iconv -f CP1252 -t UTF-8 FILE > NEW converts a file that Windows saved"
 MARK = b"\xef\xbb\xbf"
 
 
@@ -140,15 +146,16 @@ def _dialect(path: Path, delimiters: Sequence[str]) -> Dialect:
             f"{path} must have a header of at most {BEGINNING} bytes, found a longer "
             "line; a row must be a sample, and a column a class or a quantile"
         )
+    if len(lines) == 1:
+        raise ValueError(f"{path} must have rows after its header, found none")
     try:
-        header = lines[0].decode()
-        second = lines[1].decode(errors="replace") if len(lines) > 1 else ""
+        header, second = lines[0].decode(), lines[1].decode(errors="replace")
         delimiter = max(delimiters, key=header.count)
         names = next(reader([header], delimiter=delimiter, strict=True), [])
         fields = next(reader([second], delimiter=delimiter), [])
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} line 1 is not utf-8: {error.reason}; {_RECODE}"
+            f"{path} line 1 is not utf-8: {error.reason}; {RECODE}"
         ) from None
     except Error as error:
         raise ValueError(f"{path} line 1 must be a header: {error}") from None
@@ -156,9 +163,6 @@ def _dialect(path: Path, delimiters: Sequence[str]) -> Dialect:
     check_names(path, names)
     uses_comma = delimiter == ";" and any(map(DECIMAL_COMMA.fullmatch, fields))
     return Dialect(delimiter, names, "," if uses_comma else ".")
-
-
-_RECODE = "iconv -f CP1252 -t UTF-8 FILE converts text of Windows"
 
 
 def _read(
@@ -195,19 +199,27 @@ def _read(
             for block in blocks:
                 yield pl.from_arrow(block)
     except pa.ArrowException as error:
-        hint = f"; {_RECODE}" if "UTF8" in str(error) else ""
-        raise ValueError(
-            f"{path}: {_without_prefix(str(error), dialect)}{hint}"
-        ) from None
+        raise _explain(path, str(error), dialect.names) from None
 
 
-def _without_prefix(message: str, dialect: Dialect) -> str:
-    """Message of the parser on one line, with the name of the column."""
-    column = re.match(r"In CSV column #(\d+): ", message)
-    if column and int(column[1]) < len(dialect.names):
-        name = dialect.names[int(column[1])]
-        message = f"column {name!r}: {message[column.end() :]}"
-    return " ".join(message.split())[:500]
+def _explain(path: Path, message: str, names: Sequence[str]) -> ValueError:
+    """Error of the parser with the names of file and column."""
+    message = " ".join(message.split())
+    if fields := FIELDS.match(message):
+        line, n_expected, n_found, text = fields.groups()
+        return ValueError(
+            f"{path} line {line} must have {n_expected} fields, as its header has, "
+            f"found {n_found}: {text[:80]!r}"
+        )
+    if value := VALUE.match(message):
+        column, line, reason = value.groups()
+        where = f"{path} line {line}, column {names[int(column)]!r}"
+        if "UTF8" in reason:
+            return ValueError(f"{where} must be utf-8; {RECODE}")
+        return ValueError(
+            f"{where} must be a number, found {reason.split('value ')[-1]}"
+        )
+    return ValueError(f"{path} is not a table: {message[:300]}")
 
 
 def _number_names(text: Any, decimal_point: str) -> frozenset[str]:
