@@ -29,7 +29,7 @@ COMMANDS = {
     "merge": "ensembles_cli.merge",
     "plot": "ensembles_cli.plot.command",
     "rules": "ensembles_cli.listing.rules",
-    "runs": "ensembles_cli.runs",
+    "runs": "ensembles_cli.listing.runs",
     "schedules": "ensembles_cli.listing.schedules",
     "selections": "ensembles_cli.listing.selections",
     "similar": "ensembles_cli.similar",
