@@ -63,6 +63,7 @@ ESTIMATORS = [
 ]
 PACKAGES = (
     *("checkpoints", "predictions", "embeddings", "rules", "selection", "reports"),
+    "predictions.forecasts",
 )
 
 
