@@ -26,7 +26,7 @@ from ensembles.predictions.files.rows import RowIndex, describe, unique_rows
 from ensembles.predictions.files.target import Target
 
 POLICIES = ("error", "drop", "member")
-LARGEST_IN_MEMORY = 256 << 20  # bytes of a stack
+LARGEST_IN_MEMORY = 128 << 20  # bytes of a stack
 FIX = "set the environment variable TMPDIR to a folder with more space"
 
 
@@ -51,7 +51,7 @@ class AlignedPredictions:
     stack : ndarray of shape (n_members, n_rows, n_columns)
         Predictions as float64; NaN where a member is missing, and after the last
         sample of a member that has fewer. A memory map of a temporary file without a
-        name if it is larger than 256 MiB, in the folder that the environment variable
+        name if it is larger than 128 MiB, in the folder that the environment variable
         ``TMPDIR`` names.
     present : ndarray of shape (n_members, n_rows)
         Whether a member has predictions for a row.

@@ -111,7 +111,6 @@ def _wide(
             aligned = np.zeros((len(values), n_columns))
             aligned[:, has_column] = values[:, columns.order[has_column]]
             plane[positions, :n_columns] = aligned
-        present[positions] = True
     if not file.ids and n_read != len(index):
         raise _length_error(file, len(index))
     return present, n_extra
@@ -138,7 +137,6 @@ def _long(
         _check_once(file, filled, cells, block, kept)
         _check_finite(file, block, block.values[kept], kept)
         flat[cells] = block.values[kept]
-        filled[cells] = True
     rows = filled.reshape(plane.shape)
     if file.kind == "probabilities":  # also classes that the file lacks
         plane[:, columns.order < 0] = np.where(rows.any(axis=1), 0.0, np.nan)[:, None]
@@ -235,15 +233,15 @@ def _length_error(file: PredictionFile, n_rows: int) -> ValueError:
 def _check_once(
     file: PredictionFile, seen: Array, cells: Counts, block: Block, kept: Array
 ) -> None:
-    """Raise if a cell was seen before, or occurs twice."""
+    """Mark cells as seen; raise if one was seen before, or occurs twice."""
     twice = seen[cells]
     if not twice.any():
-        order = np.argsort(cells, kind="stable")
-        is_equal = cells[order][1:] == cells[order][:-1]
-        if not is_equal.any():
+        n_before = np.count_nonzero(seen)
+        seen[cells] = True
+        if np.count_nonzero(seen) == n_before + len(cells):
             return
-        twice = np.zeros(len(cells), bool)
-        twice[order[1:][is_equal]] = True
+        twice = np.ones(len(cells), bool)
+        twice[np.unique(cells, return_index=True)[1]] = False
     row = np.flatnonzero(kept)[np.flatnonzero(twice)[0]]
     what = "row" if block.labels is None else f"{block.labels[int(row)]!r} of each row"
     raise ValueError(

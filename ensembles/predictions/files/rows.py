@@ -85,17 +85,27 @@ class RowIndex:
     """
 
     def __init__(self, ids: Any, owner: str) -> None:
-        import polars as pl
-
         self.ids = ids
         self._keys = row_keys(ids)
-        if self._keys.n_unique() < len(ids):
-            row = int(np.flatnonzero(self._keys.is_duplicated().to_numpy())[0])
-            raise ValueError(
-                f"{owner} must have each row once: {describe(ids, row)} occurs twice"
-            )
-        positions = np.arange(len(ids))
-        self._table = pl.DataFrame({"key": self._keys, "position": positions})
+        self._seed = -1
+        collide = True
+        while collide:  # for two keys in 10^19: once
+            self._seed += 1
+            hashes = self._keys.hash(self._seed).to_numpy()
+            self._order = np.argsort(hashes)
+            self._hashes = hashes[self._order]
+            is_equal = self._hashes[1:] == self._hashes[:-1]
+            collide = bool(is_equal.any())
+            if collide:
+                self._check_once(np.flatnonzero(is_equal), owner)
+
+    def _check_once(self, pairs: Counts, owner: str) -> None:
+        """Raise if rows with the same hash have the same key."""
+        rows = np.sort(np.r_[self._order[pairs], self._order[pairs + 1]])
+        is_twice = self._keys.gather(rows).is_duplicated().to_numpy()
+        if is_twice.any():
+            row = describe(self.ids, int(rows[np.flatnonzero(is_twice)[0]]))
+            raise ValueError(f"{owner} must have each row once: {row} occurs twice")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,17 +126,15 @@ class RowIndex:
         ndarray of shape (n_rows,)
             -1 for rows that the index does not have.
         """
-        import polars as pl
-
         keys = row_keys(ids.select(self.ids.columns))
         expected = self._keys.slice(start, len(keys))
         if len(expected) == len(keys) and (expected == keys).all():
             return np.arange(start, start + len(keys))
-        wanted = pl.DataFrame({"key": keys, "row": np.arange(len(keys))})
-        joined = wanted.join(self._table, on="key", how="inner")
-        positions = np.full(len(keys), -1)
-        positions[joined["row"].to_numpy()] = joined["position"].to_numpy()
-        return positions
+        indices = np.searchsorted(self._hashes, keys.hash(self._seed).to_numpy())
+        positions = self._order.take(indices, mode="clip")
+        # Other keys may have the same hash.
+        is_same = (self._keys.gather(positions) == keys).to_numpy()
+        return np.where(is_same, positions, -1)
 
 
 def unique_rows(frames: Sequence[Any], names: Sequence[str]) -> Any:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ensembles.predictions.files.formats.paths import open_table
 from ensembles.predictions.files.formats.table import PredictionTable
 from ensembles.predictions.files.formats.text_tables import MISSING
-from ensembles.predictions.files.layouts import check_columns, is_id_name, normal_label
+from ensembles.predictions.files.layouts import check_columns, is_id_name
+from ensembles.predictions.files.rows import WHOLE
 
-LEADING_ZERO = re.compile(r"-?0\d")
+LEADING_ZERO = r"^[-+]?0\d"
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,12 @@ def read_target(
     ids = [other for other in ids if other != name]
     frames = list(table.read(list(dict.fromkeys([*ids, name])), ()))
     frame = pl.concat(frames)
-    y, known = _typed(frame[name].fill_null("").str.strip_chars().to_list())
+    y, known = _typed(frame[name].fill_null("").str.strip_chars())
     notes: tuple[str, ...] = ()
     if not known.all():
         n_unknown = len(known) - int(known.sum())
         notes = (f"{n_unknown} rows of {path} have no {name}, and are left out",)
-        frame = frame.filter(pl.Series(known))
+        frame = frame.filter(known)
     if not len(frame):
         raise ValueError(f"{path} must have values in column {name!r}, found none")
     return Target(path, name, frame.select(ids), y, notes)
@@ -127,21 +125,19 @@ def _target_column(table: PredictionTable, ids: Sequence[str] | None) -> str:
     )
 
 
-def _typed(texts: list[str]) -> tuple[Any, Any]:
+def _typed(texts: Any) -> tuple[Any, Any]:
     """Known values, as whole numbers, numbers, or labels, and the mask of their rows.
 
     Numbers with leading zeros are labels.
     """
-    known = np.array([text not in MISSING for text in texts])
-    numbers = [normal_label(text) for text in texts if text not in MISSING]
-    if any(LEADING_ZERO.match(text) or "_" in text for text in numbers):
-        numbers = ["label"]
-    for kind, dtype in ((int, np.int64), (float, np.float64)):
-        try:
-            y = np.array([kind(text) for text in numbers], dtype)
-        except (ValueError, OverflowError):
-            continue
-        if np.isfinite(y).all():
-            return y, known
-    known = np.array([text != "" for text in texts])
-    return np.array([text for text in texts if text], dtype=str), known
+    import polars as pl
+
+    known = ~texts.is_in(MISSING)
+    numbers = texts.filter(known).str.replace(WHOLE, "$1")
+    if not numbers.str.contains(LEADING_ZERO).any():
+        for dtype in (pl.Int64, pl.Float64):
+            y = numbers.cast(dtype, strict=False)
+            if not y.is_null().any() and y.is_finite().all():
+                return y.to_numpy(), known
+    known = texts != ""
+    return texts.filter(known).to_numpy().astype(str), known
