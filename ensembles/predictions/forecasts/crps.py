@@ -189,8 +189,8 @@ def decompose_crps(y: ArrayLike, samples: ArrayLike) -> CRPSParts:
         )
     if np.isnan(samples).any() or np.isnan(outcomes).any() or not len(outcomes):
         raise ValueError(
-            "y and samples must be at least one unit, without NaN; leave out units of "
-            "which the forecast is absent or the outcome unknown"
+            "y and samples must be at least one unit, without NaN; leave out units "
+            "without a forecast or an outcome"
         )
     observed, lengths = _bins(outcomes[:, None], np.sort(samples, axis=1))
     predicted = np.arange(len(observed)) / samples.shape[1]
