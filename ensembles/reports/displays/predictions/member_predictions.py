@@ -81,6 +81,49 @@ def metric_of(scoring: Any, *, is_classifier: bool) -> Metric:
     return Metric(text.removeprefix("neg "), text.startswith("neg "))
 
 
+def metric_of_estimator(ensemble: Any) -> Metric:
+    """Name and sign of the score of a fitted ensemble.
+
+    Parameters
+    ----------
+    ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
+        Fitted ensemble.
+
+    Returns
+    -------
+    Metric
+    """
+    from sklearn.base import is_classifier
+
+    if not hasattr(ensemble, "scoring"):
+        return Metric("score of quantiles", lower_is_better=True)
+    return metric_of(ensemble.scoring, is_classifier=is_classifier(ensemble))
+
+
+def fitted_names(ensemble: Any, names: Sequence[str] | None) -> list[str]:
+    """Names of the members of a fitted ensemble.
+
+    Parameters
+    ----------
+    ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
+        Fitted ensemble.
+    names : sequence of str or None
+        Names to use; None uses those of the ensemble, or letters.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If the number of names is not that of the members.
+    """
+    if names is None and hasattr(ensemble, "named_estimators_"):
+        names = list(ensemble.named_estimators_)
+    return member_names(list(ensemble.weights_), names)
+
+
 class MemberPredictions(NamedTuple):
     """Predictions of all members for the same rows, with the true targets.
 
