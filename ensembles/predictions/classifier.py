@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
 from ensembles._sklearn import check_choice
-from ensembles._typing import Float64
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import FittedMember, Named
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
 from ensembles.predictions.preconditions import check_rule_name
+from ensembles.predictions.uncertainty import Uncertainty, decompose_entropy
 from ensembles.predictions.weight_fitting import WeightFit
 
 
@@ -232,6 +234,38 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         is_list = self._fitted_combiner.outputs.multioutput
         return predictions if is_list else predictions[0]
 
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Predict the entropy of the class, split into noise and disagreement.
+
+        The members are mixed by their weights, whatever the rule: the total is the
+        entropy of the weighted mean of their calibrated probabilities. See
+        `decompose_entropy`. All predictions are in memory.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
+
+        Returns
+        -------
+        Uncertainty
+            Total, aleatoric and epistemic part in nats, of shape (n_samples,), or
+            (n_samples, n_outputs) for several targets.
+
+        Raises
+        ------
+        ValueError
+            If a weight is negative.
+        """
+        indices, results = self._member_predictions(X)
+        outputs = self._fitted_combiner.outputs
+        parts = []
+        for stack in zip(*results, strict=True):
+            members = [outputs.finalize(rows.astype(np.float64)) for rows in stack]
+            parts.append(decompose_entropy(members, self.weights_[indices]))
+        columns = [np.column_stack(part) for part in zip(*parts, strict=True)]
+        return Uncertainty(*(c if outputs.multioutput else c[:, 0] for c in columns))
+
     def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)
         combiner = resolve_combiner(self.rule)
@@ -260,9 +294,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self,
         members: list[FittedMember],
         fit: WeightFit,
-        stacks: list[Float64] | None,
+        out_of_fold: OutOfFold | None,
+        X: Any,
     ) -> None:
-        super()._set_fitted(members, fit, stacks)
+        super()._set_fitted(members, fit, out_of_fold, X)
         outputs: Any = fit.combiner.outputs
         classes, intercepts = outputs.classes, fit.combiner.intercepts
         self.classes_: Any = classes if outputs.multioutput else classes[0]
