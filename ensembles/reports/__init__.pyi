@@ -7,6 +7,7 @@ from .displays.interpolation import InterpolationDisplay as InterpolationDisplay
 from .displays.plane import PlaneDisplay as PlaneDisplay
 from .displays.predictions.calibration_curve import CalibrationCurve as CalibrationCurve
 from .displays.predictions.coverage import CoverageDisplay as CoverageDisplay
+from .displays.predictions.diversity import DiversityDisplay as DiversityDisplay
 from .displays.predictions.ensemble_size import (
     EnsembleSizeDisplay as EnsembleSizeDisplay,
 )

@@ -21,6 +21,14 @@ from ensembles.predictions.members.outputs import (
 from ensembles.predictions.weight_fitting import WeightFit, WeightSettings, fit_weights
 from ensembles.reports.displays.figures import member_names
 
+# Names of scorers that are not those of their metrics.
+METRICS = {
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "matthews_corrcoef": "MCC",
+    "r2": "R²",
+    "roc_auc": "AUC",
+}
 ONE_TARGET = "a display needs an ensemble with one target, found several"
 
 
@@ -76,9 +84,11 @@ def metric_of(scoring: Any, *, is_classifier: bool) -> Metric:
     """
     if scoring is None:
         scoring = "neg_log_loss" if is_classifier else "neg_mean_squared_error"
-    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", None)
-    text = (name or "score").replace("_", " ")
-    return Metric(text.removeprefix("neg "), text.startswith("neg "))
+    name = (
+        scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
+    )
+    text = name.removeprefix("neg_")
+    return Metric(METRICS.get(text, text.replace("_", " ")), name.startswith("neg_"))
 
 
 def metric_of_estimator(ensemble: Any) -> Metric:

@@ -215,18 +215,14 @@ class ThresholdDisplay(Display):
         margins, rivals = _margins(out_of_fold.stacks[0][0], shares, column)
         points = _points(margins)
         curves = {
-            name: _scores(out_of_fold, name, margins, rivals, points, column)
-            for name in scoring
-        }
-        names = {
-            name: metric_of(name, is_classifier=True).name.replace(
-                "matthews corrcoef", "MCC"
+            metric_of(name, is_classifier=True).name: _scores(
+                out_of_fold, name, margins, rivals, points, column
             )
-            for name in curves
+            for name in scoring
         }
         return cls(
             points,
-            {names[name]: curve for name, curve in curves.items()},
+            curves,
             label=str(label),
             chosen=None if thresholds is None else float(shares[column]),
             default=1 / len(labels) if len(labels) == 2 or thresholds is None else None,

@@ -17,6 +17,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
 from ensembles.reports import (
+    DiversityDisplay,
     EnsembleSizeDisplay,
     ReliabilityDisplay,
     SelectionPathDisplay,
@@ -130,6 +131,14 @@ def test_scores_of_some_members_give_one_picture(fitted: Fitted) -> None:
         rule=ensemble.rule,
         scoring=ensemble.scoring,
         n_orders=3,
+    )
+    assert_same_picture(by_estimator, by_predictions)
+
+
+def test_diversity_gives_one_picture(fitted: Fitted) -> None:
+    by_estimator = DiversityDisplay.from_estimator(fitted.ensemble, fitted.X, fitted.y)
+    by_predictions = DiversityDisplay.from_predictions(
+        fitted.y, fitted.stack(), names=fitted.names
     )
     assert_same_picture(by_estimator, by_predictions)
 

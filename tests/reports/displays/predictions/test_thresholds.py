@@ -28,7 +28,7 @@ def test_a_row_is_positive_if_its_probability_is_above_the_threshold(
 ) -> None:
     y, share = imbalanced(rng)
     display = ThresholdDisplay.from_predictions(y, share)
-    assert list(display.scores) == ["balanced accuracy", "f1 macro", "MCC"]
+    assert list(display.scores) == ["balanced accuracy", "macro F1", "MCC"]
     for threshold, *scores in zip(
         display.thresholds, *display.scores.values(), strict=True
     ):
