@@ -23,6 +23,9 @@ KERNEL_TESTS := tests/kernels/test_kernels.py tests/kernels/task_vectors \
 
 SOURCES = $(shell find ensembles cli/ensembles_cli -name '*.py')
 
+# Modules are compiled once, not by each command that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .PHONY: demo test check fuzz crash-test docs clean
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import bar
+from ensembles_cli.carry_out import carry_out
 from ensembles_cli.options import adapter, checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.schedule import ScheduleChoice, schedule_option, scheduled
@@ -22,16 +22,10 @@ from ensembles_cli.options.types import (
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.adapters import merge_adapters
-from ensembles_cli.reports.average import (
-    PlannedAverage,
-    counted,
-    print_members,
-    print_plan,
-    print_report,
-)
+from ensembles_cli.reports.average import PlannedAverage, counted
 
 if TYPE_CHECKING:
-    from ensembles.checkpoints import ChosenCheckpoints, TensorSettings
+    from ensembles.checkpoints import ChosenCheckpoints, MergeReport, TensorSettings
 
 
 @click.command("avg")
@@ -160,7 +154,6 @@ def command(
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
-    from ensembles.atomic_io import check_absent
     from ensembles.checkpoints.directories.adapter_files import has_adapter
 
     raise_file_limit()
@@ -205,18 +198,13 @@ def command(
         **options,
     )
     planned = PlannedAverage(plan, chosen, part_notes)
-    if plan_only:
-        print_plan(planned, as_json)
-        return
-    if plan.out is not None and part.world_size is None:
-        check_absent(plan.out, force=options["force"])
-    if save_recipe is not None:
-        checkpoints.save_recipe(plan, save_recipe, force=options["force"])
-    if not as_json:
-        print_members(planned)
-    with bar("averaging", plan.read_bytes) as progress:
-        report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(planned, report, as_json)
+
+    def write(**progress: Any) -> MergeReport:
+        if save_recipe is not None:
+            checkpoints.save_recipe(plan, save_recipe, force=options["force"])
+        return checkpoints.write(plan, sha256=sha256, **progress)
+
+    carry_out(planned, write, verb="averaging", plan_only=plan_only, as_json=as_json)
 
 
 def weights_of_adapters(

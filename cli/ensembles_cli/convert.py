@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ensembles_cli.console import bar
+from ensembles_cli.carry_out import carry_out
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import (
-    PlannedAverage,
-    print_members,
-    print_plan,
-    print_report,
-)
+from ensembles_cli.reports.average import PlannedAverage
 
 
 @click.command("convert")
@@ -64,7 +60,6 @@ def command(
     ensemble convert last.ckpt --key ema.model -o ema/
     """
     from ensembles import checkpoints
-    from ensembles.atomic_io import check_absent
     from ensembles.checkpoints.merging.conversion import as_conversion
 
     raise_file_limit()
@@ -75,13 +70,5 @@ def command(
     member = checkpoints.RunCheckpoint(path=Path(source))
     chosen = checkpoints.ChosenCheckpoints([member], [])
     planned = PlannedAverage(plan, chosen, part_notes)
-    if plan_only:
-        print_plan(planned, as_json)
-        return
-    if part.world_size is None:
-        check_absent(out, force=options["force"])
-    if not as_json:
-        print_members(planned)
-    with bar("converting", plan.read_bytes) as progress:
-        report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(planned, report, as_json)
+    write = partial(checkpoints.write, plan, sha256=sha256)
+    carry_out(planned, write, verb="converting", plan_only=plan_only, as_json=as_json)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ensembles_cli.carry_out import carry_out
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import (
-    PlannedAverage,
-    print_members,
-    print_plan,
-    print_report,
-)
+from ensembles_cli.reports.average import PlannedAverage
 
 
 @click.command("merge")
@@ -36,6 +33,8 @@ from ensembles_cli.reports.average import (
         "[default: removed in the end]"
     ),
 )
+@checkpoint.integers
+@checkpoint.missing
 @checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
@@ -66,8 +65,9 @@ def command(
     ensemble merge stages.yml -o merged/ --keep stages/
     """
     from ensembles import checkpoints
-    from ensembles.atomic_io import check_absent
 
+    if options["missing"] == "error":
+        del options["missing"]  # the recipe decides
     raise_file_limit()
     end_cleanly()
     recipes = checkpoints.read_recipes(recipe)
@@ -80,14 +80,12 @@ def command(
     before = [str(merge.name) for merge in staged.recipes[:-1]]
     notes = [f"merged before the result: {', '.join(before)}"] * bool(before)
     planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints(members, []), notes)
-    if plan_only:
-        print_plan(planned, as_json)
-        return
-    check_absent(out, force=options["force"])
-    if not as_json:
-        print_members(planned)
-    with bar("merging", staged.read_bytes) as progress:
-        report = checkpoints.write_recipes(
-            staged, keep=keep, progress=progress, sha256=sha256
-        )
-    print_report(planned, report, as_json)
+    write = partial(checkpoints.write_recipes, staged, keep=keep, sha256=sha256)
+    carry_out(
+        planned,
+        write,
+        verb="merging",
+        plan_only=plan_only,
+        as_json=as_json,
+        read_bytes=staged.read_bytes,
+    )

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ensembles_cli.console import bar
+from ensembles_cli.carry_out import carry_out
 from ensembles_cli.options import checkpoint
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import (
-    PlannedAverage,
-    print_members,
-    print_plan,
-    print_report,
-)
+from ensembles_cli.reports.average import PlannedAverage
 
 
 @click.command("transplant")
@@ -76,7 +72,6 @@ def command(
     ensemble transplant llama/ qwen/ -o out/ --method mean --plan
     """
     from ensembles import checkpoints
-    from ensembles.atomic_io import check_absent
     from ensembles.checkpoints.merging.conversion import as_conversion
 
     raise_file_limit()
@@ -85,12 +80,5 @@ def command(
     plan = as_conversion(checkpoints.plan([view], out, **options))
     member = checkpoints.RunCheckpoint(path=Path(model))
     planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints([member], []), [])
-    if plan_only:
-        print_plan(planned, as_json)
-        return
-    check_absent(out, force=options["force"])
-    if not as_json:
-        print_members(planned)
-    with bar("writing", plan.read_bytes) as progress:
-        report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(planned, report, as_json)
+    write = partial(checkpoints.write, plan, sha256=sha256)
+    carry_out(planned, write, verb="writing", plan_only=plan_only, as_json=as_json)

@@ -47,6 +47,8 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
     ndarray of shape (size,), dtype of ``stack``
     """
     total = math.fsum(weights) if total is None else total
+    if len(stack) == 1 and weights[0] == total:
+        return np.array(stack[0])
     out = np.empty(stack.shape[1], stack.dtype)
     form = FLOATS[stack.dtype]
     if not use_loops(stack.size * (4 if form.mantissa == 52 else 1)):

@@ -194,7 +194,8 @@ def weighted_median_reference(stack: Float64, weights: Float64) -> Float64:
     # Running sums add in order; sum may add pairwise.
     total = np.add.accumulate(weights)[-1]
     slack = n_members * 2.0**-52 * total
-    below = np.add.accumulate(weights[order])
+    entries = np.broadcast_to(weights.reshape(n_members, -1), stack.shape)
+    below = np.add.accumulate(np.take_along_axis(entries, order, axis=0))
     last = n_members - 1
     index = np.minimum((2 * below < total - slack).sum(axis=0), last)
     columns = np.arange(size)

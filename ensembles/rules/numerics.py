@@ -52,7 +52,8 @@ def sorted_trimmed_mean(stack: Float64, weights: Float64, proportion: float) -> 
         Members along axis 0, in the order of ``weights``.
     weights : ndarray of shape (n_members,), positive, in ascending order
         Their order breaks ties between equal values, so that the result does not depend
-        on the original order of the members.
+        on the original order of the members. With shape (n_members, size), the weights
+        of single entries, in any order; 0 for entries that are infinite only.
     proportion : float in [0, 0.5)
         Share of the total weight to trim at each end.
 
@@ -62,13 +63,14 @@ def sorted_trimmed_mean(stack: Float64, weights: Float64, proportion: float) -> 
         NaN where a member is NaN.
     """
     order = np.argsort(stack, axis=0, kind="stable")
-    sorted_weights = weights[order]
+    entries = np.broadcast_to(weights.reshape(len(weights), -1), stack.shape)
+    sorted_weights = np.take_along_axis(entries, order, axis=0)
     ends = np.cumsum(sorted_weights, axis=0)
     kept = trimmed_weights(ends, sorted_weights, proportion)
     total, weight_sum = np.zeros((2, stack.shape[1]))
     # Member after member: a sum over an axis may add pairwise.
     for values, weight in zip(np.take_along_axis(stack, order, 0), kept, strict=True):
-        total += np.where(weight > 0, weight * values, 0.0)
+        total += weight * np.where(weight > 0, values, 0.0)
         weight_sum += weight
     return np.where(np.isnan(stack).any(0), np.nan, total / weight_sum)
 

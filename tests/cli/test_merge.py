@@ -156,3 +156,25 @@ def test_an_average_is_saved_as_a_recipe_that_merges_the_same(merge: Merge) -> N
     result = CliRunner().invoke(cli, [*arguments, "--missing", "skip", "--force"])
     assert result.exit_code == 1
     assert "cannot say --missing 'skip'" in result.stderr
+
+
+def test_tensors_that_a_model_lacks_are_copied_if_asked(merge: Merge) -> None:
+    ones = {f"h.{i}.w": np.ones((2, 2), np.float32) for i in range(2)}
+    save_file(ones | {"extra": np.ones(2, np.float32)}, "a/model.safetensors")
+    refused = merge(LINEAR)
+    assert refused.exit_code == 1
+    assert "--missing first" in refused.output
+    result = merge(LINEAR, "--missing", "first")
+    assert result.exit_code == 0, result.output
+    assert "extra" in load_file("out/model.safetensors")
+
+
+def test_integer_tensors_that_differ_are_copied_if_asked(merge: Merge) -> None:
+    for name, number in (("a", 1), ("b", 2)):
+        tensors = load_file(f"{name}/model.safetensors")
+        tensors["table"] = np.array([number])
+        save_file(tensors, f"{name}/model.safetensors")
+    assert "--integers first" in merge(LINEAR).output
+    result = merge(LINEAR, "--integers", "max")
+    assert result.exit_code == 0, result.output
+    assert load_file("out/model.safetensors")["table"] == [2]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ensembles_cli.console import bar
+from ensembles_cli.carry_out import carry_out
 from ensembles_cli.options import checkpoint
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import (
-    PlannedAverage,
-    print_members,
-    print_plan,
-    print_report,
-)
+from ensembles_cli.reports.average import PlannedAverage
 
 
 @click.command("apply")
@@ -65,19 +61,11 @@ def apply(
     ensemble lora apply base/ adapter/ --scale 0.5 --dtype bfloat16 -o model/
     """
     from ensembles import checkpoints
-    from ensembles.atomic_io import check_absent
 
     raise_file_limit()
     end_cleanly()
     plan = checkpoints.plan_application(base, adapter, out, scale=scale, **options)
     member = checkpoints.RunCheckpoint(path=Path(base))
     planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints([member], []))
-    if plan_only:
-        print_plan(planned, as_json)
-        return
-    check_absent(out, force=options["force"])
-    if not as_json:
-        print_members(planned)
-    with bar("applying", plan.read_bytes) as progress:
-        report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(planned, report, as_json)
+    write = partial(checkpoints.write, plan, sha256=sha256)
+    carry_out(planned, write, verb="applying", plan_only=plan_only, as_json=as_json)

@@ -46,10 +46,8 @@ class PlannedAverage:
         note = different_initializations(plan)
         self.notes = [*notes, *chosen.notes, *([] if note is None else [note])]
         self.notes += [*averages_among(plan), *plan.notes]
-        first = plan.members[0]
         is_single = len(plan.members) == 1 and plan.base is None
-        is_merged = bool(first.adapters or first.made_from)
-        if is_single and not is_merged and not plan.is_conversion:
+        if is_single and not is_single_view(plan) and not plan.is_conversion:
             self.notes.append("there is only one member: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
@@ -134,7 +132,7 @@ def print_plan(planned: PlannedAverage, as_json: bool) -> None:
     table(
         ["plan", "value"],
         [
-            ["rule", facts["rule"] if plan.is_conversion else plan.rule_text],
+            *_rule_row(plan),
             *([] if plan.base is None else [["base", str(plan.base.path)]]),
             *(["moments", str(moments.path)] for moments in plan.moments),
             ["output", f"{plan.out}" + "/" * (plan.format == "directory")],
@@ -191,10 +189,10 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
     speed = f" ({size(int(n_bytes / max(report.seconds, 1e-9)))}/s)"
     out = printable(str(report.out)) + "/" * (plan.format == "directory")
     source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
-    if plan.is_conversion:
-        source = f"conversion of {printable(plan.members[0].name)}"
-    elif len(plan.members) == 1 and plan.members[0].adapters:
+    if is_single_view(plan):
         source = printable(plan.members[0].name)
+    elif plan.is_conversion:
+        source = f"conversion of {printable(plan.members[0].name)}"
     by = "" if part is None else f" by part {part}"
     click.echo(
         f"wrote {out}: {source}, "
@@ -273,6 +271,20 @@ def left_out(plan: Plan) -> list[str]:
     written = {target.name for target in plan.targets} | plan.aliases.keys()
     names = dict.fromkeys(name for member in plan.members for name in member.names)
     return [name for name in names if name not in written]
+
+
+def is_single_view(plan: Plan) -> bool:
+    """Whether the result is one member that is computed from other checkpoints."""
+    first = plan.members[0]
+    is_single = len(plan.members) == 1 and plan.base is None
+    return is_single and bool(first.adapters or first.made_from)
+
+
+def _rule_row(plan: Plan) -> list[list[str]]:
+    """Table row of the rule, unless the result equals a single member."""
+    if is_single_view(plan) and not plan.rule.weight_sum_matters:
+        return []
+    return [["rule", "conversion" if plan.is_conversion else plan.rule_text]]
 
 
 def part_of(plan: Plan) -> str | None:

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.calibration.calibrator import Calibrator, cross_calibrate
-from ensembles.predictions.fitted_combiner import FittedCombiner
-from ensembles.predictions.log_pool_weights import PoolWeights, select_pool_weights
-from ensembles.predictions.members.out_of_fold import OutOfFold, Split
-from ensembles.predictions.members.outputs import ClassOutputs, Predictions
+from ensembles.predictions.fitting.cross_fitting import Learn, cross_fit
+from ensembles.predictions.fitting.final_estimator import fit_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.log_pool_weights import (
+    PoolWeights,
+    select_pool_weights,
+)
+from ensembles.predictions.fitting.preconditions import FREE, learns_pool
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import Predictions
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, make_score
-from ensembles.predictions.preconditions import FREE, learns_pool
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
 
 LOG_LOSS = (None, "neg_log_loss")
 SLACK = 0.01  # relative difference of scores within the noise of most data
-N_FOLDS = 5  # at most: more folds are merged, so that weights are learned 6 times
-MAX_ROWS = 5000  # to learn from, for a score: with more, weights hardly differ
-# (out-of-fold predictions of some rows, indices of these rows)
-# -> combiner, its weights, index of the best member
-Learn = Callable[[OutOfFold, Counts], tuple[FittedCombiner, Float64, int]]
 
 
 class WeightSettings(NamedTuple):
@@ -48,12 +46,15 @@ class WeightSettings(NamedTuple):
         negative mean squared error for regressors.
     calibrate : str or None, default=None
         Calibration method, as in `Calibrator`; None means no calibration.
+    final_estimator : estimator or None, default=None
+        Second layer to compare with the weights; None compares none.
     """
 
     weights: Any
     weights_params: dict[str, Any]
     scoring: Any
     calibrate: str | None = None
+    final_estimator: Any = None
 
 
 class WeightFit(NamedTuple):
@@ -114,7 +115,8 @@ def fit_weights(
         If the weights do not beat the best member, or the scorer fails on part of the
         rows.
     """
-    weights, _, scoring, calibrate = settings
+    weights, scoring = settings.weights, settings.scoring
+    calibrate = settings.calibrate
     held_out = out_of_fold.was_held_out
     out_of_fold = out_of_fold.subset(held_out)
     if score_weight is not None:
@@ -127,19 +129,28 @@ def fit_weights(
     score = make_score(weighted, prepared, scoring)
     selected, combiner = select_weights(settings, prepared, out_of_fold, score)
     value, predictions = selected.score, None
-    if isinstance(weights, str):
+    if isinstance(weights, str) or settings.final_estimator is not None:
         start = None
         if combiner.intercepts is not None:
             start = PoolWeights(selected.weights, combiner.intercepts)
-        cross_fitted = _try_cross_fit(
-            settings, prepared, out_of_fold, score_weight, start
-        )
+        learn = _learner(settings, prepared, score_weight, start)
+        if settings.final_estimator is not None:
+            learn = _with_final_estimator(settings, learn, score_weight)
+            rows = np.arange(len(out_of_fold.y))
+            combiner = replace(combiner, final=learn(out_of_fold, rows)[0].final)
+            _warn_if_unused(settings, combiner)
+        cross_fitted = _try_cross_fit(settings, out_of_fold, learn)
         if cross_fitted is not None:
             predictions = cross_fitted[0]
             value, best_score = (score.evaluate(part) for part in cross_fitted)
             # A learned pool minimizes the log-loss; fit has warned of other scorings.
             is_learned = learns_pool(weights, combiner.combiner)
-            if len(names) > 1 and not (is_learned and scoring not in LOG_LOSS):
+            is_selected = isinstance(weights, str) and combiner.final is None
+            if (
+                is_selected
+                and len(names) > 1
+                and not (is_learned and scoring not in LOG_LOSS)
+            ):
                 best_member = names[int(selected.best_index or 0)]
                 warn_if_no_gain(weights, value, best_score, best_member)
     if not calibrate:
@@ -202,22 +213,75 @@ def select_weights(
     return selected, combiner
 
 
-def _try_cross_fit(
+def _learner(
     settings: WeightSettings,
     combiner: FittedCombiner,
-    out_of_fold: OutOfFold,
     score_weight: Float64 | None,
     start: PoolWeights | None,
-) -> tuple[Predictions, Predictions] | None:
-    """Predictions as in `cross_fit`; None, with a warning, if the scorer fails."""
+) -> Learn:
+    """Function that learns the weights from part of the rows."""
 
     def learn(part: OutOfFold, rows: Counts) -> tuple[FittedCombiner, Float64, int]:
-        weight = None if score_weight is None else score_weight[rows]
-        weighted = part._replace(sample_weight=weight)
-        score = make_score(weighted, combiner, settings.scoring)
+        score = _score_of(settings, combiner, part, score_weight, rows)
         selected, fitted = select_weights(settings, combiner, part, score, start)
         return fitted, selected.weights, int(selected.best_index or 0)
 
+    return learn
+
+
+def _score_of(
+    settings: WeightSettings,
+    combiner: FittedCombiner,
+    part: OutOfFold,
+    score_weight: Float64 | None,
+    rows: Counts,
+) -> ScorerScore:
+    """Score of weights on part of the rows."""
+    weight = None if score_weight is None else score_weight[rows]
+    return make_score(part._replace(sample_weight=weight), combiner, settings.scoring)
+
+
+def _with_final_estimator(
+    settings: WeightSettings, learn: Learn, score_weight: Float64 | None
+) -> Learn:
+    """Function that learns weights and a final estimator, and returns the better one.
+
+    Both are cross-fitted on the rows to learn from, and compared on rows that neither
+    has learned from. The final estimator is used if its score is higher.
+    """
+
+    def choose(part: OutOfFold, rows: Counts) -> tuple[FittedCombiner, Float64, int]:
+        combiner, weights, best_index = learn(part, rows)
+
+        def learn_pool(
+            inner: OutOfFold, inner_rows: Counts
+        ) -> tuple[FittedCombiner, Float64, int]:
+            return learn(inner, rows[inner_rows])
+
+        def fit_final(
+            inner: OutOfFold, _: Counts
+        ) -> tuple[FittedCombiner, Float64, int]:
+            final = fit_final_estimator(settings.final_estimator, inner)
+            return replace(combiner, final=final), weights, best_index
+
+        score = _score_of(settings, combiner, part, score_weight, rows)
+        values = []
+        for layer in (learn_pool, fit_final):
+            cross_fitted = cross_fit(part, layer)
+            if cross_fitted is None:  # too few rows to compare
+                return combiner, weights, best_index
+            values.append(score.evaluate(cross_fitted[0]))
+        if values[1] > values[0]:
+            return fit_final(part, rows)
+        return combiner, weights, best_index
+
+    return choose
+
+
+def _try_cross_fit(
+    settings: WeightSettings, out_of_fold: OutOfFold, learn: Learn
+) -> tuple[Predictions, Predictions] | None:
+    """Predictions as in `cross_fit`; None, with a warning, if the scorer fails."""
     try:
         return cross_fit(out_of_fold, learn)
     except SCORER_ERRORS as error:
@@ -230,6 +294,15 @@ def _try_cross_fit(
             "of rows to get a cross-fitted score"
         )
         return None
+
+
+def _warn_if_unused(settings: WeightSettings, combiner: FittedCombiner) -> None:
+    """Warn if the weights score higher than the final estimator."""
+    if combiner.final is None:
+        warn_caller(
+            f"final_estimator {settings.final_estimator!r} is not used: learned on "
+            "the other folds, it does not score higher than the weights"
+        )
 
 
 def warn_if_no_gain(
@@ -263,123 +336,3 @@ def warn_if_no_gain(
             f"{best_score:.6g} (member {best_member!r} on all data); use "
             "weights='best', or add more diverse members"
         )
-
-
-def cross_fit(
-    out_of_fold: OutOfFold, learn: Learn
-) -> tuple[Predictions, Predictions] | None:
-    """Combined predictions of each row, with weights learned from the other folds.
-
-    The members are not fitted again. A score of weights on the rows that they were
-    learned from is too optimistic, in particular with many members or few rows.
-
-    Parameters
-    ----------
-    out_of_fold : OutOfFold
-        Predictions of the members.
-    learn : callable
-        ``(out_of_fold, rows) -> (combiner, weights, best_index)``: learns from the rows
-        of a fold's training part, which it gets as predictions and as indices.
-
-    Returns
-    -------
-    combined, best : list of ndarrays of shape (n_samples, n_columns), or None
-        One array per output: predictions of the ensemble, and of the single member
-        that is best on the other folds. None if the rows cannot be divided.
-
-    References
-    ----------
-    Stone (1974), "Cross-validatory choice and assessment of statistical predictions",
-    Journal of the Royal Statistical Society B 36.
-    """
-    folds = weight_folds(out_of_fold)
-    if folds is None:
-        return None
-    combined, best = (
-        [np.empty(stack.shape[1:]) for stack in out_of_fold.stacks] for _ in range(2)
-    )
-    for train, test in folds:
-        combiner, weights, best_index = learn(out_of_fold.subset(train), train)
-        stacks = [stack[:, test] for stack in out_of_fold.stacks]
-        ensemble_predictions = combiner(stacks, weights)
-        without_intercepts = replace(combiner, intercepts=None)
-        best_predictions = without_intercepts(
-            stacks, np.eye(out_of_fold.n_members)[best_index]
-        )
-        for output in range(len(stacks)):
-            combined[output][test] = ensemble_predictions[output]
-            best[output][test] = best_predictions[output]
-    return combined, best
-
-
-def weight_folds(out_of_fold: OutOfFold) -> list[Split] | None:
-    """Splits of the held-out rows into training and test rows of the weights.
-
-    Uses the folds in which the rows were held out from the members, merged to at most
-    `N_FOLDS`. If there is only one fold, or a training part lacks a class, stratified
-    folds are used. A training part is reduced to a random sample of `MAX_ROWS` rows, to
-    limit the time of a slow scorer.
-
-    Parameters
-    ----------
-    out_of_fold : OutOfFold
-        Predictions, with folds and sample weights.
-
-    Returns
-    -------
-    list of (train, test), or None
-        Row indices; None if a class has too few rows.
-    """
-    rows = np.arange(len(out_of_fold.y))
-    folds = rows * 0 if out_of_fold.folds is None else out_of_fold.folds
-    folds = np.unique(folds, return_inverse=True)[1]
-    n_folds = min(folds.max(initial=0) + 1, N_FOLDS)
-    folds = folds * n_folds // (folds.max(initial=0) + 1)
-    by_fold = [(rows[folds != fold], rows[folds == fold]) for fold in range(n_folds)]
-    for splits in (by_fold, _stratified_folds(out_of_fold)):
-        if len(splits) > 1 and all(_has_classes(out_of_fold, t) for t, _ in splits):
-            return [(_sample(out_of_fold, train), test) for train, test in splits]
-    return None
-
-
-def _sample(out_of_fold: OutOfFold, train: Counts) -> Counts:
-    """Random sample of at most `MAX_ROWS` rows; all rows if a class would be lost."""
-    if len(train) <= MAX_ROWS:
-        return train
-    sample_rows = np.random.default_rng(0).choice(train, MAX_ROWS, replace=False)
-    sample = np.sort(sample_rows)
-    return sample if _has_classes(out_of_fold, sample) else train
-
-
-def _stratified_folds(out_of_fold: OutOfFold) -> list[Split]:
-    """Folds stratified by class and positive weight; plain folds for regression."""
-    rows, weight = np.arange(len(out_of_fold.y)), out_of_fold.sample_weight
-    groups = rows * 0 if weight is None else (weight > 0).astype(np.int64)
-    outputs = out_of_fold.outputs
-    if isinstance(outputs, ClassOutputs) and outputs.n_outputs == 1:
-        groups = groups + 2 * outputs.encode(out_of_fold.y)[0]
-        n_folds = min(N_FOLDS, int(np.bincount(groups).max(initial=0)))
-    else:
-        n_folds = min(N_FOLDS, len(rows))
-    if n_folds < 2:
-        return []
-    if not isinstance(outputs, ClassOutputs):
-        return list(KFold(n_folds).split(rows))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about classes with fewer rows than folds
-        return list(StratifiedKFold(n_folds).split(rows, groups))
-
-
-def _has_classes(out_of_fold: OutOfFold, train: Counts) -> bool:
-    """Whether the training rows with positive weight have every class to learn."""
-    weight = out_of_fold.sample_weight
-    weight = np.ones(len(out_of_fold.y)) if weight is None else weight
-    weighted = train[weight[train] > 0]
-    if len(weighted) < 2:
-        return False
-    if not isinstance(out_of_fold.outputs, ClassOutputs):
-        return True
-    return all(
-        np.isin(codes[weight > 0], codes[weighted]).all()
-        for codes in out_of_fold.outputs.encode(out_of_fold.y)
-    )

@@ -21,7 +21,7 @@ from ensembles.embeddings import SentenceEmbedder, read_vectors
 from ensembles.embeddings.similarity.cosine import paired_cosines
 from ensembles_cli.main import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VECTORS = "good 1 0\nfilm 0 1\nbad -1 0.5\nthe 1 1\n"
 TEXTS = ["good film", "", "bad", "the film the film"]
 Ensemble = Callable[..., Result]
