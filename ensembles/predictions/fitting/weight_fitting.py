@@ -18,6 +18,7 @@ from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.fitting.log_pool_weights import (
     PoolWeights,
     select_pool_weights,
+    with_floor,
 )
 from ensembles.predictions.fitting.preconditions import FREE, learns_pool
 from ensembles.predictions.members.out_of_fold import OutOfFold
@@ -124,6 +125,8 @@ def fit_weights(
     calibrators: Sequence[Calibrator | None] = [None] * out_of_fold.n_members
     if calibrate and combiner.combiner.input != "labels":
         calibrators, out_of_fold = cross_calibrate(out_of_fold, calibrate)
+    if learns_pool(weights, combiner.combiner):
+        combiner = with_floor(combiner)
     prepared = combiner.with_training_predictions(out_of_fold)
     weighted = out_of_fold._replace(sample_weight=score_weight)
     score = make_score(weighted, prepared, scoring)
