@@ -55,7 +55,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         ``"optuna"``, ``"windows"``, ``"listed"``, and with ``"log_pool"`` also
         ``"free"``, weights of any sign.
     rule_params : dict or None, default=None
-        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults.
+        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults,
+        except that the floor of a learned pool is 0.002 / n_classes.
     weights_params : dict or None, default=None
         Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
         ``"greedy"``; None means its defaults.
@@ -169,6 +170,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     A log-linear pool with learned weights is a multinomial logistic regression on the
     logarithms of the members' probabilities, with one coefficient per member. A ridge
     penalty shrinks the weights towards equal weights and the intercepts towards zero.
+    Probabilities below a floor are raised to it, because members such as forests
+    predict 0 from few votes.
     The learned pool is compared with equal weights and with the best member; the one
     with the least out-of-fold log-loss is used.
 

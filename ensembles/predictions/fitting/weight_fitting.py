@@ -18,6 +18,7 @@ from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.fitting.log_pool_weights import (
     PoolWeights,
     select_pool_weights,
+    with_floor,
 )
 from ensembles.predictions.fitting.preconditions import FREE, LOG_LOSS, learns_pool
 from ensembles.predictions.members.out_of_fold import OutOfFold
@@ -137,6 +138,8 @@ def fit_weights(
     calibrators: Sequence[Calibrator | None] = [None] * out_of_fold.n_members
     if calibrate and combiner.combiner.input != "labels":
         calibrators, out_of_fold = cross_calibrate(out_of_fold, calibrate)
+    if learns_pool(weights, combiner.combiner):
+        combiner = with_floor(combiner)
     prepared = combiner.with_training_predictions(out_of_fold)
     rows = np.arange(len(out_of_fold.y))
     score = _score_of(settings, prepared, out_of_fold, score_weight, rows)
