@@ -140,7 +140,7 @@ def blend_round(
     exclude: Sequence[str] = (),
     where: Mapping[str, Any] | None = None,
     target: Path | None = None,
-    rule: str = "mean_of_pools",
+    rule: str | Sequence[str] | None = None,
     rule_params: Mapping[str, Any] | None = None,
     weights: str | None = "skill",
     weights_params: Mapping[str, Any] | None = None,
@@ -168,8 +168,9 @@ def blend_round(
         hosp"}``. None takes the only target with quantiles.
     target : Path or None, default=None
         File with the outcomes; None takes the one in ``target-data``.
-    rule : str, default="mean_of_pools"
-        Name of a rule in `ensembles.predictions.forecasts.POOLS`.
+    rule : str, sequence of str or None, default=None
+        Name of a rule in `ensembles.predictions.forecasts.POOLS`, or several, whose
+        quantiles are averaged; None takes the default of `combine_rounds`.
     rule_params : mapping or None, default=None
         Parameters of the rule.
     weights : {"skill"} or None, default="skill"
@@ -204,26 +205,21 @@ def blend_round(
         outcomes = _outcomes(hub, forecasts, target, wanted)
         notes += outcomes.notes
     known = _unknown(forecasts) if outcomes is None else outcomes.before
+    options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
+    if rule is not None:
+        options["rule"] = rule
     combined = combine_rounds(
         forecasts.stack,
         forecasts.rounds,
         known,
-        levels=forecasts.levels,
-        rule=rule,
-        rule_params=rule_params,
         weights=weights,
         weights_params=weights_params,
+        **options,
     )
     equal = combined
     if weights is not None:
         equal = combine_rounds(
-            forecasts.stack,
-            forecasts.rounds,
-            known,
-            levels=forecasts.levels,
-            rule=rule,
-            rule_params=rule_params,
-            weights=None,
+            forecasts.stack, forecasts.rounds, known, weights=None, **options
         )
     member_weights = combined.weights[-1]
     scores = _scores(
@@ -234,13 +230,20 @@ def blend_round(
         round_name,
         tuple(forecasts.names),
         member_weights,
-        forecasts.ids.filter(is_now.tolist()),
+        _with_target(forecasts.ids.filter(is_now.tolist()), wanted),
         forecasts.levels,
         combined.quantiles[is_now],
         scores,
         len(earlier),
         tuple(notes),
     )
+
+
+def _with_target(ids: Any, target: Mapping[str, str]) -> Any:
+    """Task IDs of units with the ones that name the target."""
+    import polars as pl
+
+    return ids.with_columns(pl.lit(value).alias(name) for name, value in target.items())
 
 
 def _choose_rounds(
