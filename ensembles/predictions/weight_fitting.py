@@ -48,12 +48,16 @@ class WeightSettings(NamedTuple):
         negative mean squared error for regressors.
     calibrate : str or None, default=None
         Calibration method, as in `Calibrator`; None means no calibration.
+    cross_fit : bool, default=True
+        Whether learned weights are cross-fitted to score the ensemble. Calibration of
+        the ensemble needs it, and is cross-fitted in any case.
     """
 
     weights: Any
     weights_params: dict[str, Any]
     scoring: Any
     calibrate: str | None = None
+    cross_fit: bool = True
 
 
 class WeightFit(NamedTuple):
@@ -67,7 +71,7 @@ class WeightFit(NamedTuple):
         Weights, with scores on the rows that they were learned from.
     score : float or None
         Score of the ensemble on held-out rows, with cross-fitted weights if weights are
-        learned; None if nothing is held out.
+        learned; None if nothing is held out or cross-fitted.
     calibrators : sequence of Calibrator or None
         Calibrator of each member; None leaves its predictions unchanged.
     calibrator : Calibrator or None, default=None
@@ -114,7 +118,7 @@ def fit_weights(
         If the weights do not beat the best member, or the scorer fails on part of the
         rows.
     """
-    weights, _, scoring, calibrate = settings
+    weights, scoring, calibrate = settings.weights, settings.scoring, settings.calibrate
     held_out = out_of_fold.was_held_out
     out_of_fold = out_of_fold.subset(held_out)
     if score_weight is not None:
@@ -127,7 +131,9 @@ def fit_weights(
     score = make_score(weighted, prepared, scoring)
     selected, combiner = select_weights(settings, prepared, out_of_fold, score)
     value, predictions = selected.score, None
-    if isinstance(weights, str):
+    if isinstance(weights, str) and not (settings.cross_fit or calibrate):
+        value = None
+    elif isinstance(weights, str):
         start = None
         if combiner.intercepts is not None:
             start = PoolWeights(selected.weights, combiner.intercepts)
