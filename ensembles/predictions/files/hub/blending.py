@@ -268,7 +268,8 @@ def _choose_rounds(
             f"{names[-1]}"
         )
     earlier = [name for name in names if name < round_name]
-    return round_name, earlier[-(n_rounds or len(names)) :]
+    n_read = len(earlier) if n_rounds is None else min(n_rounds, len(earlier))
+    return round_name, earlier[len(earlier) - n_read :]
 
 
 def _outcomes(
