@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.files.alignment import AlignedPredictions, align
+from ensembles.predictions.files.alignment import (
+    AlignedPredictions,
+    align,
+    release_memory,
+)
 from ensembles.predictions.files.application import apply_ensemble
 from ensembles.predictions.files.formats.paths import open_table
 from ensembles.predictions.files.judging import BEST, BLEND, EQUAL, BlendScore, judge
@@ -282,7 +286,7 @@ def blend(
     n_rows = int(aligned.present.all(axis=0).sum())
     y, stack = np.asarray(aligned.y)[rows], aligned.stack
     if len(rows) < stack.shape[1]:
-        stack = np.stack([member[rows] for member in stack])
+        stack = _gathered(stack, rows)
     splits = judging_splits(
         y,
         cv=cv,
@@ -386,6 +390,15 @@ def _rows_to_learn_from(aligned: AlignedPredictions) -> tuple[Counts, list[str]]
         )
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
     return rows, notes
+
+
+def _gathered(stack: Float64, rows: Counts) -> Float64:
+    """Rows of a stack, which may be larger than memory."""
+    sample = np.empty((len(stack), len(rows), stack.shape[2]))
+    for member, plane in zip(stack, sample, strict=True):
+        plane[:] = member[rows]
+        release_memory(stack)
+    return sample
 
 
 def _column(
