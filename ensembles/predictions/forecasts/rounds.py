@@ -47,7 +47,7 @@ def combine_rounds(
     truth: Callable[[Any], ArrayLike],
     *,
     levels: ArrayLike,
-    rule: str = "mean_of_pools",
+    rule: str = "linear_pool",
     rule_params: Mapping[str, Any] | None = None,
     weights: str | None = "skill",
     weights_params: Mapping[str, Any] | None = None,
