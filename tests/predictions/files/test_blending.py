@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -198,6 +199,26 @@ class Rows(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         return self.classes[self.array[X[:, 0]].argmax(axis=1)]
+
+
+def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
+    """A single member with thresholds is compared with a blend with thresholds."""
+    members = wine.paths[:3]
+    params: Any = {"scoring": "balanced_accuracy", "rule": "mean", "weights": [1, 1, 1]}
+    blended = blend(members, wine.folder / "y.csv", **params)
+    assert blended.thresholds_.shape == (3,)
+    y = wine.y
+    predicted = np.empty_like(y)
+    for train, test in judging_splits(y, cv=5, classifier=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            classes = wine.ensemble.classes_
+            prefit = [(f"m{i}", Rows(wine.ensemble.oof_[i], classes)) for i in range(3)]
+            ensemble = EnsembleClassifier(prefit, cv="prefit", **params)
+            ensemble.fit(train[:, None], y[train])
+        predicted[test] = ensemble.predict(test[:, None])
+    expected = balanced_accuracy_score(y, predicted)
+    assert blended.score("blend").score == pytest.approx(expected)
 
 
 class Noise(NamedTuple):
