@@ -180,6 +180,7 @@ def blend(
     rule_params: Mapping[str, Any] | None = None,
     weights_params: Mapping[str, Any] | None = None,
     calibrate: str | None = None,
+    thresholds: Any = "auto",
     ids: Sequence[str] | None = None,
     groups: str | None = None,
     time: str | None = None,
@@ -219,6 +220,10 @@ def blend(
     calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
         Calibration of the probabilities of each member and of the blend; None means no
         calibration.
+    thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+        Thresholds of the classes for scores of labels, as in `EnsembleClassifier`:
+        "auto" learns them, None predicts the most probable labels. The scores of single
+        files are without thresholds, and that of the best file is with its own ones.
     ids : sequence of str or None, default=None
         Columns that identify rows; None chooses them by name and type.
     groups : str or None, default=None
@@ -307,6 +312,7 @@ def blend(
         weights_params=weights_params,
         random_state=random_state,
         calibrate=calibrate,
+        thresholds=thresholds,
     )
     with _noting(notes):
         ensemble.fit(np.arange(len(y))[:, None], y)
