@@ -72,6 +72,14 @@ EQUAL = ("equal", "uniform", "none")
     help="Calibrate the probabilities of each file and of the blend.",
 )
 @click.option(
+    "--no-thresholds",
+    is_flag=True,
+    help=(
+        "Judge the most probable labels. By default, thresholds of the classes are "
+        "learned for accuracy, balanced_accuracy, f1, f1_macro and mcc."
+    ),
+)
+@click.option(
     "--id",
     "ids",
     multiple=True,
@@ -162,6 +170,7 @@ def command(
     weights: str,
     rule_params: tuple[tuple[str, Any], ...],
     weights_params: tuple[tuple[str, Any], ...],
+    no_thresholds: bool,
     ids: tuple[str, ...],
     test_dir: Path | None,
     out: Path | None,
@@ -240,6 +249,7 @@ def command(
         weights=as_weights(weights),
         rule_params=as_params(rule_params),
         weights_params=as_params(weights_params),
+        thresholds=None if no_thresholds else "auto",
         ids=ids or None,
         random_state=seed,
         **options,

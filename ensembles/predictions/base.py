@@ -54,7 +54,7 @@ from ensembles.predictions.members.sample_weight import (
     check_accepts_sample_weight,
     check_sample_weight,
 )
-from ensembles.predictions.metrics.table import check_score, check_scoring
+from ensembles.predictions.metrics.table import check_score, resolve_scoring
 from ensembles.predictions.preconditions import (
     check_param_names,
     check_selection,
@@ -139,6 +139,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
+        settings = self._with_thresholds(settings, outputs)
+        _warn_if_only_reported(settings, combiner)
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
         linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = _learns(settings, combiner)
@@ -150,7 +152,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
                 outputs.check_methods(name, member)
                 check_accepts_sample_weight(name, member, params[name])
         if learns:
-            check_score(fitted_combiner, y, splits, score_weight, self.scoring)
+            check_score(fitted_combiner, y, splits, score_weight, settings.scoring)
         members = fit_members(
             self,
             named_members,
@@ -198,6 +200,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         """Validated calibration method; None if the estimator has none."""
         return None
 
+    def _with_thresholds(
+        self, settings: WeightSettings, outputs: OutputSpec
+    ) -> WeightSettings:
+        """Settings with the choice whether to learn thresholds of the classes."""
+        return settings
+
     def _is_prefit(self) -> bool:
         return isinstance(self.cv, str) and self.cv == "prefit"
 
@@ -211,25 +219,17 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         if not isinstance(self.random_state, np.random.RandomState):
             generator_of(self.random_state)  # of a RandomState it would draw a seed
         calibrate = self._calibration_method()
-        check_scoring(self.scoring)
+        scoring = resolve_scoring(self.scoring)
         n_members = len(self.estimators)
         weights = check_weights_parameter(self.weights, combiner, n_members)
         weights_params = check_mapping("weights_params", self.weights_params)
         check_param_names(combiner, self.weights, rule_params, weights_params)
         combiner.check(n_members, rule_params)
-        if learns_pool(weights, combiner):
-            if self.scoring not in LOG_LOSS:
-                warn_caller(
-                    f"scoring={self.scoring!r} is only reported, in scores_ and "
-                    f"oof_score_: weights={weights!r} of rule {combiner.name!r} "
-                    "minimize the log-loss; use weights='greedy' to select weights by "
-                    "the scoring"
-                )
-        elif isinstance(weights, str):
+        if isinstance(weights, str) and not learns_pool(weights, combiner):
             if "random_state" in selection_params(weights, combiner):
                 weights_params.setdefault("random_state", self.random_state)
             check_selection(weights, len(self._members()), weights_params)
-        return WeightSettings(weights, weights_params, self.scoring, calibrate)
+        return WeightSettings(weights, weights_params, scoring, calibrate)
 
     def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
@@ -279,8 +279,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             router.add(cv=self.cv, method_mapping=mapping)
         if self.scoring is not None:
             mapping = MethodMapping().add(caller="fit", callee="score")
-            check_scoring(self.scoring)
-            router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
+            scorer = get_scorer(resolve_scoring(self.scoring))
+            router.add(scoring=scorer, method_mapping=mapping)
         return router
 
     def _without_dropped(
@@ -353,11 +353,27 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         return [output.astype(np.float32) for output in combined]
 
 
+def _warn_if_only_reported(settings: WeightSettings, combiner: Combiner) -> None:
+    """Warn if neither the weights nor the thresholds depend on the scoring."""
+    weights, scoring = settings.weights, settings.scoring
+    if settings.learn_thresholds or scoring in LOG_LOSS:
+        return
+    if learns_pool(weights, combiner):
+        warn_caller(
+            f"scoring={scoring!r} is only reported, in scores_ and oof_score_: "
+            f"weights={weights!r} of rule {combiner.name!r} minimize the log-loss; use "
+            "weights='greedy' to select weights by the scoring"
+        )
+
+
 def _learns(settings: WeightSettings, combiner: Combiner) -> bool:
-    """Whether weights, calibration or ranks are learned out of fold."""
+    """Whether weights, calibration, thresholds or ranks are learned out of fold."""
     has_selection = isinstance(settings.weights, str)
     return bool(
-        has_selection or settings.calibrate or combiner.needs_training_predictions
+        has_selection
+        or settings.calibrate
+        or settings.learn_thresholds
+        or combiner.needs_training_predictions
     )
 
 

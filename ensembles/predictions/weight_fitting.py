@@ -21,6 +21,11 @@ from ensembles.predictions.members.outputs import ClassOutputs, Predictions
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, make_score
 from ensembles.predictions.preconditions import FREE, learns_pool
+from ensembles.predictions.thresholds.learning import (
+    cross_fit_thresholds,
+    learn_thresholds,
+)
+from ensembles.predictions.thresholds.threshold_score import ThresholdScore
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
@@ -48,15 +53,19 @@ class WeightSettings(NamedTuple):
         negative mean squared error for regressors.
     calibrate : str or None, default=None
         Calibration method, as in `Calibrator`; None means no calibration.
+    learn_thresholds : bool, default=False
+        Whether to learn thresholds of the classes that maximize ``scoring``, for a
+        score that `supports_thresholds`.
     cross_fit : bool, default=True
-        Whether learned weights are cross-fitted to score the ensemble. Calibration of
-        the ensemble needs it, and is cross-fitted in any case.
+        Whether learned weights are cross-fitted to score the ensemble. Calibration and
+        thresholds need it, and are cross-fitted in any case.
     """
 
     weights: Any
     weights_params: dict[str, Any]
     scoring: Any
     calibrate: str | None = None
+    learn_thresholds: bool = False
     cross_fit: bool = True
 
 
@@ -66,12 +75,13 @@ class WeightFit(NamedTuple):
     Parameters
     ----------
     combiner : FittedCombiner
-        Rule with its parameters and learned intercepts.
+        Rule with its parameters and learned intercepts. Its outputs have the
+        thresholds, learned or given.
     selected : SelectionResult
         Weights, with scores on the rows that they were learned from.
     score : float or None
-        Score of the ensemble on held-out rows, with cross-fitted weights if weights are
-        learned; None if nothing is held out or cross-fitted.
+        Score of the ensemble on held-out rows, with cross-fitted weights and thresholds
+        if they are learned; None if nothing is held out or cross-fitted.
     calibrators : sequence of Calibrator or None
         Calibrator of each member; None leaves its predictions unchanged.
     calibrator : Calibrator or None, default=None
@@ -92,12 +102,12 @@ def fit_weights(
     score_weight: Float64 | None,
     names: Sequence[str],
 ) -> WeightFit:
-    """Learn weights and calibration from out-of-fold predictions.
+    """Learn weights, calibration and thresholds from out-of-fold predictions.
 
     Parameters
     ----------
     settings : WeightSettings
-        Weights or their selection, scorer and calibration.
+        Weights or their selection, scorer, calibration; whether to learn thresholds.
     combiner : FittedCombiner
         Rule with its parameters.
     out_of_fold : OutOfFold
@@ -115,10 +125,10 @@ def fit_weights(
     Warns
     -----
     UserWarning
-        If the weights do not beat the best member, or the scorer fails on part of the
-        rows.
+        If the weights do not beat the best member, or the score is computed on rows
+        that weights or thresholds were learned from.
     """
-    weights, scoring, calibrate = settings.weights, settings.scoring, settings.calibrate
+    weights, calibrate = settings.weights, settings.calibrate
     held_out = out_of_fold.was_held_out
     out_of_fold = out_of_fold.subset(held_out)
     if score_weight is not None:
@@ -128,34 +138,83 @@ def fit_weights(
         calibrators, out_of_fold = cross_calibrate(out_of_fold, calibrate)
     prepared = combiner.with_training_predictions(out_of_fold)
     weighted = out_of_fold._replace(sample_weight=score_weight)
-    score = make_score(weighted, prepared, scoring)
+    score = _make_score(settings, weighted, prepared)
     selected, combiner = select_weights(settings, prepared, out_of_fold, score)
-    value, predictions = selected.score, None
-    if isinstance(weights, str) and not (settings.cross_fit or calibrate):
-        value = None
-    elif isinstance(weights, str):
+    cross_fitted = None
+    needs_predictions = calibrate or settings.learn_thresholds
+    if isinstance(weights, str) and (settings.cross_fit or needs_predictions):
         start = None
         if combiner.intercepts is not None:
             start = PoolWeights(selected.weights, combiner.intercepts)
         cross_fitted = _try_cross_fit(
             settings, prepared, out_of_fold, score_weight, start
         )
-        if cross_fitted is not None:
-            predictions = cross_fitted[0]
-            value, best_score = (score.evaluate(part) for part in cross_fitted)
-            # A learned pool minimizes the log-loss; fit has warned of other scorings.
-            is_learned = learns_pool(weights, combiner.combiner)
-            if len(names) > 1 and not (is_learned and scoring not in LOG_LOSS):
-                best_member = names[int(selected.best_index or 0)]
-                warn_if_no_gain(weights, value, best_score, best_member)
-    if not calibrate:
-        return WeightFit(combiner, selected, value, calibrators)
-    if predictions is None:
-        predictions = combiner(out_of_fold.stacks, selected.weights)
-    combined = out_of_fold._replace(stacks=[y_proba[None] for y_proba in predictions])
-    (calibrator,), combined = cross_calibrate(combined, calibrate)
-    value = score.evaluate([stack[0] for stack in combined.stacks])
+    if cross_fitted is None:
+        value = selected.score if settings.cross_fit else None
+        if needs_predictions:
+            predictions = combiner(out_of_fold.stacks, selected.weights)
+    else:
+        predictions = cross_fitted[0]
+        value, best_score = (_evaluate(settings, score, part) for part in cross_fitted)
+        if len(names) > 1 and _has_relevant_score(settings, combiner):
+            best_member = names[int(selected.best_index or 0)]
+            warn_if_no_gain(weights, value, best_score, best_member)
+    calibrator = None
+    if calibrate:
+        stacks = [y_proba[None] for y_proba in predictions]
+        (calibrator,), combined = cross_calibrate(
+            out_of_fold._replace(stacks=stacks), calibrate
+        )
+        predictions = [stack[0] for stack in combined.stacks]
+        value = score.evaluate(predictions)
+    if settings.learn_thresholds:
+        value = _evaluate(settings, score, predictions)
+        thresholds = learn_thresholds(predictions, weighted, settings.scoring)
+        outputs: Any = combiner.outputs
+        combiner = replace(combiner, outputs=outputs._replace(thresholds=thresholds))
     return WeightFit(combiner, selected, value, calibrators, calibrator)
+
+
+def _has_relevant_score(settings: WeightSettings, combiner: FittedCombiner) -> bool:
+    """Whether weights or thresholds are learned to maximize the score.
+
+    A learned pool minimizes the log-loss; ``fit`` has warned of other scorings.
+    """
+    return (
+        settings.learn_thresholds
+        or settings.scoring in LOG_LOSS
+        or not learns_pool(settings.weights, combiner.combiner)
+    )
+
+
+def _make_score(
+    settings: WeightSettings, out_of_fold: OutOfFold, combiner: FittedCombiner
+) -> ScorerScore:
+    """Score of weights; with learned thresholds, at the best ones for the weights."""
+    # Weights for the accuracy are selected at equal thresholds, which is much faster
+    # and hardly differs.
+    if settings.learn_thresholds and settings.scoring != "accuracy":
+        return ThresholdScore(out_of_fold, combiner, settings.scoring)
+    return make_score(out_of_fold, combiner, settings.scoring)
+
+
+def _evaluate(
+    settings: WeightSettings, score: ScorerScore, predictions: Predictions
+) -> float:
+    """Score of predictions, with thresholds that are learned on other folds."""
+    if not settings.learn_thresholds:
+        return score.evaluate(predictions)
+    splits = weight_folds(score.out_of_fold) or _stratified_folds(score.out_of_fold)
+    if not splits:
+        rows = np.arange(len(score.out_of_fold.y))
+        splits = [(rows, rows)]
+        warn_caller(
+            "oof_score_ is computed on the rows that the thresholds were learned from, "
+            f"because {len(rows)} rows cannot be divided into folds"
+        )
+    return score.evaluate(
+        cross_fit_thresholds(predictions, score.out_of_fold, settings.scoring, splits)
+    )
 
 
 def select_weights(
@@ -220,7 +279,7 @@ def _try_cross_fit(
     def learn(part: OutOfFold, rows: Counts) -> tuple[FittedCombiner, Float64, int]:
         weight = None if score_weight is None else score_weight[rows]
         weighted = part._replace(sample_weight=weight)
-        score = make_score(weighted, combiner, settings.scoring)
+        score = _make_score(settings, weighted, combiner)
         selected, fitted = select_weights(settings, combiner, part, score, start)
         return fitted, selected.weights, int(selected.best_index or 0)
 
