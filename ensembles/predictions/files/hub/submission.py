@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
 from ensembles.atomic_io import atomic_output
 from ensembles.predictions.files.formats.paths import format_of, open_table
 from ensembles.predictions.files.hub.folder import ID_COLUMN, Hub
@@ -271,12 +271,29 @@ def _check_columns(rounds: HubRound, frame: Any, owner: str) -> None:
         raise ValueError(f"{owner} must have no missing values")
 
 
-def _of_task(task: ModelTask, texts: Any) -> Any:
-    """Rows whose task IDs, output type and level a group of tasks accepts."""
-    accepted = np.ones(len(texts), bool)
+def accepts_units(task: ModelTask, ids: Any) -> Array:
+    """Whether a group of tasks accepts units.
+
+    Parameters
+    ----------
+    task : ModelTask
+        Group of tasks.
+    ids : polars.DataFrame
+        Task IDs of the units, as text.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_units,)
+    """
+    accepted = np.ones(len(ids), bool)
     for name, allowed in task.task_ids.items():
         if name not in task.derived or allowed.values:
-            accepted &= _is_in(texts[name], allowed.values)
+            accepted &= _is_in(ids[name], allowed.values)
+    return accepted
+
+
+def _of_task(task: ModelTask, texts: Any) -> Any:
+    """Rows whose task IDs, output type and level a group of tasks accepts."""
     of_type = np.zeros(len(texts), bool)
     for name, output in task.output_types.items():
         rows = (texts[STRUCTURE[0]] == name).to_numpy()
@@ -284,7 +301,7 @@ def _of_task(task: ModelTask, texts: Any) -> Any:
             levels = output.ids.values or ("NA", "")
             rows = rows & _is_in(texts[STRUCTURE[1]], levels)
         of_type |= rows
-    return accepted & of_type
+    return accepts_units(task, texts) & of_type
 
 
 def _is_in(texts: Any, accepted: Sequence[str]) -> Any:

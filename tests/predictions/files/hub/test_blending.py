@@ -219,3 +219,34 @@ def test_a_damaged_submission_is_named(folder: Path) -> None:
 def test_a_folder_that_is_no_hub_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"must be a hub with hub-config/tasks"):
         open_hub(tmp_path)
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change columns of the newest submission of "a-near"."""
+    path = folder / "model-output" / "a-near" / f"{LAST}-a-near.csv"
+    frame = pl.read_csv(path, infer_schema=False)
+    frame.with_columns(**changes).write_csv(path)
+
+
+def test_units_that_the_hub_does_not_accept_are_left_out(folder: Path) -> None:
+    rewrite(folder, location=pl.col("location").replace("06", "6"))
+    blend = blend_round(open_hub(folder))
+    assert len(blend.ids) == len(blend.quantiles) == 4
+    assert "2 units of models left out" in blend.notes[0]
+    assert "location=6" in blend.notes[0]
+    blend.write("x-blend")
+
+
+def test_a_submission_of_another_round_is_named(folder: Path) -> None:
+    rewrite(folder, reference_date=pl.lit(conftest.ROUNDS[0]))
+    with pytest.raises(
+        ValueError, match=f"of {LAST}, a-near has .*{conftest.ROUNDS[0]}"
+    ):
+        blend_round(open_hub(folder))
+
+
+def test_levels_with_rounding_errors_are_the_same(folder: Path) -> None:
+    expected = blend_round(open_hub(folder))
+    level = pl.col("output_type_id").replace("0.1", "0.10000000000000009")
+    rewrite(folder, output_type_id=level)
+    assert np.array_equal(blend_round(open_hub(folder)).quantiles, expected.quantiles)

@@ -64,7 +64,7 @@ def test_levels_are_read(output: dict[str, Any], expected: Any, folder: Path) ->
 @pytest.mark.parametrize("inside", [True, False])
 def test_numbers_of_samples_are_read(inside: bool, folder: Path) -> None:
     params: dict[str, Any] = {"min_samples_per_task": 3, "max_samples_per_task": 9}
-    sample = {"output_type_id_params": params, "value": VALUE}
+    sample: dict[str, Any] = {"output_type_id_params": params, "value": VALUE}
     (params if inside else sample)["is_required"] = True
     config = conftest.tasks()
     config["rounds"][0]["model_tasks"][0]["output_type"] = {"sample": sample}
