@@ -102,7 +102,8 @@ class CascadeClassifier(EnsembleClassifier):
         Splits that hold data out to learn weights or the margin, as in
         `EnsembleClassifier`.
     scoring : str, callable or None, default=None
-        Score that selections of weights maximize; None means the negative log-loss.
+        Score that selections of weights maximize; None means the negative log-loss. No
+        thresholds are learned for it.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     memory : None, str or joblib.Memory, default=None
@@ -159,6 +160,8 @@ class CascadeClassifier(EnsembleClassifier):
         A cascade does not calibrate its members.
     calibrator_ : None
         A cascade does not calibrate its result.
+    thresholds_ : None
+        A cascade predicts the most probable labels.
     final_estimator_ : None
         A cascade has no second layer.
     n_features_in_ : int

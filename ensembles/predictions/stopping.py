@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.base import as_float32
 from ensembles.predictions.combiners.combiner import Terms
 from ensembles.predictions.fitting.cross_fitting import weight_folds
-from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner, as_float32
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
 
