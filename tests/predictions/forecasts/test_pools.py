@@ -230,6 +230,19 @@ def test_values_of_very_different_size_are_pooled(name: str) -> None:
     assert (np.diff(pooled) >= 0).all()
 
 
+@each
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_very_small_and_very_large_weights_do_not_overflow(
+    name: str, scale: float
+) -> None:
+    stack = 1e9 * forecasts(11)
+    weights = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pooled = pool(name, stack, scale * weights, levels=LEVELS)
+    assert pooled == pytest.approx(pool(name, stack, weights, levels=LEVELS), rel=1e-9)
+
+
 def test_crossing_quantiles_are_an_error_or_sorted() -> None:
     """As scikit-learn's models, one for each level, may predict them."""
     stack = np.array([[[1.0, 3.0, 2.0]], [[1.0, 2.0, 3.0]]])
@@ -250,6 +263,7 @@ def test_crossing_quantiles_are_an_error_or_sorted() -> None:
         ([[[1, 2]]], {"levels": [[0.1, 0.9]]}, "levels must be a flat list"),
         ([[[1, np.nan]]], {"levels": [0.1, 0.9]}, r"quantiles\[0, 0\] lacks level 0.9"),
         ([[[1, np.inf]]], {"levels": [0.1, 0.9]}, "must be finite"),
+        ([[[1, 1e301]]], {"levels": [0.1, 0.9]}, r"at most 1e\+300 in absolute value"),
         ([[[np.nan] * 2]], {"levels": [0.1, 0.9]}, r"unit 0 has none \(1 of 1 units\)"),
         ([[[1, 2]]], {"levels": [0.1, 0.9], "crossing": "fix"}, "crossing must be"),
         ([[[1, 2]]], {"levels": [0.1, 0.9], "weights": [-1]}, "must not be negative"),
