@@ -155,7 +155,9 @@ class Pool(RegisteredFunction):
         for rows in row_blocks(n_units, n_members * n_levels):
             part = weights[:, rows]
             block = np.where(part[..., None] > 0, stack[:, rows], np.inf)
-            out[rows] = self.function(block, part, levels, **params)
+            pooled = self.function(block, part, levels, **params)
+            # Rounding may make quantiles that are equal cross.
+            out[rows] = np.maximum.accumulate(pooled, axis=1)
         return out
 
 

@@ -41,7 +41,7 @@ def check_levels(levels: ArrayLike) -> Float64:
     for index, level in enumerate(values.tolist()):
         if not 0 < level < 1:  # also refuses NaN
             raise ValueError(
-                f"levels must be between 0 and 1: levels[{index}] is {level}"
+                f"levels must be above 0 and below 1: levels[{index}] is {level}"
             )
         if index and level <= values[index - 1]:
             raise ValueError(
