@@ -103,6 +103,20 @@ def test_the_linear_pool_is_where_the_mixture_reaches_the_levels(seed: int) -> N
             assert pooled[unit, column] == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_compiled_loop_computes_the_same_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = np.array([1.0, 2.0, 0.5, 0.0, 3.0])
+    cases = [with_absent(forecasts(seed, n_units=60), seed) for seed in range(4)]
+    cases.append(np.random.default_rng(0).normal(size=(5, 60, 7)))
+    for stack in cases:
+        monkeypatch.setattr("ensembles.kernels.jit.WORTHWHILE", 1 << 60)
+        expected = linear_pool(stack, weights, levels=LEVELS, crossing="sort")
+        monkeypatch.setattr("ensembles.kernels.jit.WORTHWHILE", -1)
+        looped = linear_pool(stack, weights, levels=LEVELS, crossing="sort")
+        assert np.array_equal(looped, expected)
+
+
 def test_a_linear_pool_worked_out_by_hand() -> None:
     # Two uniform densities with half of their mass on the ends. At x = 1.5 the first
     # function is 1 and the second 0.25 + 1.5 / 6 = 0.5, with the mean 0.75.
