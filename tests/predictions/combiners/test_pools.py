@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
-from ensembles.predictions.log_pool_weights import PoolLoss
+from ensembles.predictions.fitting.log_pool_weights import PoolLoss
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.members.sample_weight import (

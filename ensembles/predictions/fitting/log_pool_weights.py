@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.sample_weight import effective_size
 from ensembles.predictions.metrics.scorer import ScorerScore
