@@ -1,6 +1,6 @@
 """Is the default ensemble first on a hundred data sets, and are its thresholds?
 
-Seven members are fitted once on each of three splits of each set, on five inner folds
+Seven members are fitted once on each of two splits of each set, on five inner folds
 and on all training rows, and their predictions are kept. All ways to combine them get
 these predictions: the best single member, scikit-learn's voting and stacking, the
 greedy selection of AutoGluon, CMA-ES of phem, and ours.

@@ -7,18 +7,17 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, hub
 from ensembles_cli.options.types import Param, as_params
 from ensembles_cli.process import allow_long_fields, end_cleanly
 from ensembles_cli.reports.blend import as_scoring, draw_weights, print_blend
+from ensembles_cli.reports.hub import blend_in_hub
 
 EQUAL = ("equal", "uniform", "none")
 
 
 @click.command("blend")
-@click.argument(
-    "members", nargs=-1, required=True, metavar="FILE...", type=click.Path()
-)
+@click.argument("members", nargs=-1, metavar="FILE...", type=click.Path())
 @click.option(
     "-t",
     "--target",
@@ -171,6 +170,7 @@ EQUAL = ("equal", "uniform", "none")
     metavar="IMAGE",
     help="Draw the weights and scores: a path with the suffix .png, .svg or .pdf.",
 )
+@hub.options
 @checkpoint.force
 @checkpoint.as_json
 def command(
@@ -210,9 +210,15 @@ def command(
     ensemble blend *.csv -t y.csv --groups patient -o blend.parquet
     ensemble blend *.csv -t y.csv --time date --cv 8 --json
     ensemble blend a.csv b.csv --rule mean --weights .7,.3 -o c.csv
+    ensemble blend --hub FluSight-forecast-hub --model-id TEAM-blend
 
     Weights are learned once more from all rows, and then applied to the test files or,
     without --test-dir, to the same files: those predictions are no longer out-of-fold.
+
+    With --hub, the quantile forecasts of a round are blended: each model counts by its
+    scores in earlier rounds (--weights skill, or equal), on outcomes as they were known
+    before the round. --rule is quantile_mean, quantile_median, linear_pool, or several
+    with commas. The submission is checked against the hub's tasks.json.
     """
     from ensembles.atomic_io import check_absent
     from ensembles.predictions.files import blend
@@ -221,6 +227,21 @@ def command(
 
     allow_long_fields()
     end_cleanly()
+    in_hub = hub.take_options(options)
+    if in_hub is not None:
+        blend_in_hub(
+            in_hub,
+            members,
+            target=target,
+            rule=options["rule"],
+            rule_params=as_params(rule_params),
+            weights=weights or "convex",
+            weights_params=as_params(weights_params),
+            out=out,
+            force=force,
+            as_json=as_json,
+        )
+        return
     if (test_dir is not None or target is None) and out is None:
         raise click.UsageError("--test-dir, or no --target, requires -o")
     for path in filter(None, (out, plot)):

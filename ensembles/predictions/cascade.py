@@ -159,6 +159,8 @@ class CascadeClassifier(EnsembleClassifier):
         A cascade does not calibrate its members.
     calibrator_ : None
         A cascade does not calibrate its result.
+    final_estimator_ : None
+        A cascade has no second layer.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -192,7 +194,9 @@ class CascadeClassifier(EnsembleClassifier):
     True
     """
 
+    # Parameters of the ensemble that a cascade does not have.
     calibrate = None
+    thresholds = None
     on_error = "raise"
 
     def __init__(

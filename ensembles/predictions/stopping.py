@@ -96,6 +96,8 @@ class Cascade:
             else:
                 current = self.combine(evaluated)
                 stops = smallest_gap(current) * self.shares[step - 1] >= self.margin
+            if not stops.any():
+                continue
             n_members[rows[stops]] = step
             for score, output in zip(scores, current, strict=True):
                 score[rows[stops]] = output[stops]

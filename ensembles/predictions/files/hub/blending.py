@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
 from ensembles.predictions.files.hub.folder import Hub
 from ensembles.predictions.files.hub.model_rounds import (
     OUTPUT_TYPE,
@@ -19,7 +19,8 @@ from ensembles.predictions.files.hub.model_rounds import (
     read_rounds,
 )
 from ensembles.predictions.files.hub.outcomes import Outcomes, read_outcomes
-from ensembles.predictions.files.hub.submission import write_submission
+from ensembles.predictions.files.hub.submission import accepts_units, write_submission
+from ensembles.predictions.files.rows import describe
 from ensembles.predictions.forecasts.rounds import combine_rounds
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 
@@ -195,11 +196,18 @@ def blend_round(
     submissions = {name: hub.submissions(name) for name in names}
     round_name, earlier = _choose_rounds(hub, submissions, round_name, n_rounds)
     wanted = choose_target(hub, round_name, where)
-    forecasts = read_rounds(hub, submissions, [*earlier, round_name], wanted)
+    forecasts = read_rounds(
+        hub,
+        submissions,
+        [*earlier, round_name],
+        hub.tasks.round_of(round_name).round_id,
+        wanted,
+    )
     now = np.datetime64(round_name, "D")
     is_now = forecasts.rounds == now
-    if not is_now.any():
-        raise ValueError(f"round {round_name!r} has no quantiles for {wanted}")
+    ids = _with_target(forecasts.ids.filter(is_now.tolist()), wanted)
+    accepted, more = _accepted(hub, round_name, ids)
+    notes += more
     outcomes = None
     if weights is not None or target is not None:
         outcomes = _outcomes(hub, forecasts, target, wanted)
@@ -230,9 +238,9 @@ def blend_round(
         round_name,
         tuple(forecasts.names),
         member_weights,
-        _with_target(forecasts.ids.filter(is_now.tolist()), wanted),
+        ids.filter(accepted.tolist()),
         forecasts.levels,
-        combined.quantiles[is_now],
+        combined.quantiles[is_now][accepted],
         scores,
         len(earlier),
         tuple(notes),
@@ -244,6 +252,26 @@ def _with_target(ids: Any, target: Mapping[str, str]) -> Any:
     import polars as pl
 
     return ids.with_columns(pl.lit(value).alias(name) for name, value in target.items())
+
+
+def _accepted(hub: Hub, round_name: str, ids: Any) -> tuple[Array, list[str]]:
+    """Units that the hub accepts; models may have others, such as misspelled places."""
+    tasks = hub.tasks.round_of(round_name).model_tasks
+    accepted = np.any(
+        [accepts_units(t, ids) for t in tasks if OUTPUT_TYPE in t.output_types], axis=0
+    )
+    if not accepted.any():
+        raise ValueError(
+            f"round {round_name!r} must have quantiles of units that {hub.tasks.path} "
+            f"accepts, found {f'only {describe(ids, 0)}' if len(ids) else 'none'}"
+        )
+    if accepted.all():
+        return accepted, []
+    first = describe(ids, int(np.flatnonzero(~accepted)[0]))
+    n = int((~accepted).sum())
+    return accepted, [
+        f"{n} units of models left out, because the hub does not accept them: {first}"
+    ]
 
 
 def _choose_rounds(
@@ -268,7 +296,8 @@ def _choose_rounds(
             f"{names[-1]}"
         )
     earlier = [name for name in names if name < round_name]
-    return round_name, earlier[-(n_rounds or len(names)) :]
+    n_read = len(earlier) if n_rounds is None else min(n_rounds, len(earlier))
+    return round_name, earlier[len(earlier) - n_read :]
 
 
 def _outcomes(

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.predictions.files.alignment import align
+from ensembles.predictions.files.alignment import AlignedPredictions, align
 from ensembles.predictions.files.hub.folder import Hub
 from ensembles.predictions.files.layouts import normal_label
+from ensembles.predictions.files.rows import describe
 
 OUTPUT_TYPE = "quantile"
 TARGET_IDS = ("target", "target_variable", "outcome")  # task IDs that name targets
@@ -145,6 +146,7 @@ def read_rounds(
     hub: Hub,
     submissions: Mapping[str, Mapping[str, Path]],
     round_names: Iterable[str],
+    round_id: str,
     where: Mapping[str, str],
 ) -> ModelRounds:
     """Read the quantiles of models in several rounds.
@@ -157,6 +159,8 @@ def read_rounds(
         Submissions of each model by the name of the round.
     round_names : iterable of str
         Rounds to read.
+    round_id : str
+        Task ID that names rounds.
     where : mapping of str to str
         Values of task IDs that rows must have.
 
@@ -183,7 +187,9 @@ def read_rounds(
         ]
         present = [file for file in files if file is not None]
         if present:
-            parts.append((round_name, align(present, missing="member")))
+            part = align(present, missing="member")
+            _check_round(part, round_name, round_id)
+            parts.append((round_name, part))
     if not parts:
         raise ValueError(f"{hub.path} has no quantiles for {dict(where)}")
     levels = parts[0][1].columns
@@ -203,3 +209,19 @@ def read_rounds(
     rounds = np.repeat(np.array([name for name, _ in parts], "datetime64[D]"), n_units)
     ids = pl.concat([part.ids.select(columns) for _, part in parts])
     return ModelRounds(names, ids, rounds, levels, stack)
+
+
+def _check_round(part: AlignedPredictions, round_name: str, round_id: str) -> None:
+    """Raise if a file has forecasts of another round than its name says."""
+    if round_id not in part.ids.columns:
+        raise ValueError(
+            f"submissions of round {round_name} must have the column {round_id!r}, "
+            f"found {', '.join(part.ids.columns)}"
+        )
+    for row, name in enumerate(part.ids[round_id]):
+        if name.strip() != round_name:
+            members = np.flatnonzero(part.present[:, row])
+            raise ValueError(
+                f"submissions must be named after their round: of {round_name}, "
+                f"{part.names[members[0]]} has {describe(part.ids, row)}"
+            )

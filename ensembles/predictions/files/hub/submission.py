@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
 from ensembles.atomic_io import atomic_output
 from ensembles.predictions.files.formats.paths import format_of, open_table
 from ensembles.predictions.files.hub.folder import ID_COLUMN, Hub
@@ -75,16 +76,12 @@ def write_submission(
     FileExistsError
         If the file exists and not ``force``.
     """
-    if not MODEL.fullmatch(model):
-        raise ValueError(
-            "the name of a model must be a team and a model of letters, digits and _, "
-            f"such as TEAM-blend, found {model!r}"
-        )
+    check_model_name(model)
     suffix = hub.settings.formats[0]
     name = f"{round_name}-{model}.{suffix}"
     path = hub.settings.model_output / model / name if out is None else out
     frame, notes = _frame(hub, round_name, ids, output_type, columns, values)
-    check_submission(hub, round_name, frame, str(path))
+    check_rows(hub, round_name, frame, str(path))
     if out is None:
         path.parent.mkdir(exist_ok=True)
     with atomic_output(path, folder=False, force=force) as temporary:
@@ -92,6 +89,26 @@ def write_submission(
         next(writing)(frame)
         next(writing, None)
     return path, notes
+
+
+def check_model_name(model: str) -> None:
+    """Raise unless a name is one that hubs accept.
+
+    Parameters
+    ----------
+    model : str
+        Name of a model, such as ``TEAM-blend``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a team and a model of letters, digits and ``_``.
+    """
+    if not MODEL.fullmatch(model):
+        raise ValueError(
+            "the name of a model must be a team and a model of letters, digits and _, "
+            f"such as TEAM-blend, found {model!r}"
+        )
 
 
 def _frame(
@@ -134,38 +151,50 @@ def _frame(
     ), notes
 
 
-def read_submission(path: Path) -> Any:
-    """Read a submission.
+def check_submission(hub: Hub, path: str | os.PathLike[str]) -> None:
+    """Check a submission against the hub's ``tasks.json``.
 
     Parameters
     ----------
-    path : Path
-        Path of the file.
-
-    Returns
-    -------
-    polars.DataFrame
-        All columns as text, except ``value`` as float64.
+    hub : Hub
+        The hub.
+    path : path
+        File in the folder of a model, named after its round and the model.
 
     Raises
     ------
+    FileNotFoundError
+        If the file does not exist.
     ValueError
-        If the file is damaged, or lacks a column.
+        If the file is not named after its folder; if a column or a required row is
+        missing, a row occurs twice, a task, level or value is not accepted, or
+        quantiles decrease.
+
+    References
+    ----------
+    https://docs.hubverse.io, "Model output" and "Hub configuration files".
     """
     import polars as pl
 
+    path = Path(path)
+    model = path.parent.name
+    round_name = path.stem.removesuffix(f"-{model}")
+    if round_name == path.stem:
+        raise ValueError(
+            f"{path} must be named after its round and its folder: ROUND-{model}.csv"
+        )
     table = open_table(path)
-    for name in STRUCTURE:
-        if name not in table.names:
-            raise ValueError(
-                f"{path} must have the column {name!r}, found {', '.join(table.names)}"
-            )
+    if STRUCTURE[2] not in table.names:
+        raise ValueError(
+            f"{path} must have the column 'value', found {', '.join(table.names)}"
+        )
     texts = [name for name in table.names if name != STRUCTURE[2]]
-    return pl.concat(list(table.read(texts, [STRUCTURE[2]])))
+    frame = pl.concat(list(table.read(texts, [STRUCTURE[2]])))
+    check_rows(hub, round_name, frame, str(path))
 
 
-def check_submission(hub: Hub, round_name: str, frame: Any, owner: str) -> None:
-    """Check a submission against the hub's ``tasks.json``.
+def check_rows(hub: Hub, round_name: str, frame: Any, owner: str) -> None:
+    """Check the rows of a submission against the hub's ``tasks.json``.
 
     Parameters
     ----------
@@ -181,12 +210,7 @@ def check_submission(hub: Hub, round_name: str, frame: Any, owner: str) -> None:
     Raises
     ------
     ValueError
-        If a column or a required row is missing, a row occurs twice, a task, level or
-        value is not accepted, or quantiles decrease.
-
-    References
-    ----------
-    https://docs.hubverse.io, "Model output" and "Hub configuration files".
+        As in `check_submission`.
     """
     import polars as pl
 
@@ -213,20 +237,19 @@ def check_submission(hub: Hub, round_name: str, frame: Any, owner: str) -> None:
         raise ValueError(
             f"{owner} must have each row once: {_row(texts, row)} is twice"
         )
-    is_accepted = np.zeros(len(texts), bool)
-    for task in rounds.model_tasks:
-        of_task = _of_task(task, texts)
-        is_accepted |= of_task
-        rows = texts.filter(of_task.tolist())
-        _check_required(task, rows, owner)
-        for name, output in task.output_types.items():
-            _check_values(rows.filter(rows[STRUCTURE[0]] == name), name, output, owner)
+    of_tasks = [_of_task(task, texts) for task in rounds.model_tasks]
+    is_accepted = np.any(of_tasks, axis=0)
     if not is_accepted.all():
         row = int(np.flatnonzero(~is_accepted)[0])
         raise ValueError(
             f"{owner} must have tasks, output types and levels of {hub.tasks.path}: "
             f"{_row(texts, row)} is none"
         )
+    for task, of_task in zip(rounds.model_tasks, of_tasks, strict=True):
+        rows = texts.filter(of_task.tolist())
+        _check_required(task, rows, owner)
+        for name, output in task.output_types.items():
+            _check_values(rows.filter(rows[STRUCTURE[0]] == name), name, output, owner)
 
 
 def _row(texts: Any, row: int) -> str:
@@ -248,12 +271,29 @@ def _check_columns(rounds: HubRound, frame: Any, owner: str) -> None:
         raise ValueError(f"{owner} must have no missing values")
 
 
-def _of_task(task: ModelTask, texts: Any) -> Any:
-    """Rows whose task IDs, output type and level a group of tasks accepts."""
-    accepted = np.ones(len(texts), bool)
+def accepts_units(task: ModelTask, ids: Any) -> Array:
+    """Whether a group of tasks accepts units.
+
+    Parameters
+    ----------
+    task : ModelTask
+        Group of tasks.
+    ids : polars.DataFrame
+        Task IDs of the units, as text.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_units,)
+    """
+    accepted = np.ones(len(ids), bool)
     for name, allowed in task.task_ids.items():
         if name not in task.derived or allowed.values:
-            accepted &= _is_in(texts[name], allowed.values)
+            accepted &= _is_in(ids[name], allowed.values)
+    return accepted
+
+
+def _of_task(task: ModelTask, texts: Any) -> Any:
+    """Rows whose task IDs, output type and level a group of tasks accepts."""
     of_type = np.zeros(len(texts), bool)
     for name, output in task.output_types.items():
         rows = (texts[STRUCTURE[0]] == name).to_numpy()
@@ -261,7 +301,7 @@ def _of_task(task: ModelTask, texts: Any) -> Any:
             levels = output.ids.values or ("NA", "")
             rows = rows & _is_in(texts[STRUCTURE[1]], levels)
         of_type |= rows
-    return accepted & of_type
+    return accepts_units(task, texts) & of_type
 
 
 def _is_in(texts: Any, accepted: Sequence[str]) -> Any:
