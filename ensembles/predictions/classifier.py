@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
 from ensembles._sklearn import check_choice
-from ensembles._typing import Float64
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
+from ensembles.predictions.fitting.weight_fitting import WeightFit, WeightSettings
 from ensembles.predictions.members.fitting import FittedMember, Named
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
-from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.thresholds.learning import (
     check_thresholds,
     supports_thresholds,
 )
-from ensembles.predictions.weight_fitting import WeightFit, WeightSettings
+from ensembles.predictions.uncertainty import Uncertainty, decompose_entropy
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
@@ -53,13 +55,15 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         ``"optuna"``, ``"windows"``, ``"listed"``, and with ``"log_pool"`` also
         ``"free"``, weights of any sign.
     rule_params : dict or None, default=None
-        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults.
+        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults,
+        except that the floor of a learned pool is 0.002 / n_classes.
     weights_params : dict or None, default=None
         Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
         ``"greedy"``; None means its defaults.
-    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+    calibrate : {None, "temperature", "matrix", "isotonic", "sigmoid"}, default=None
         Calibration of each member and of the result, learned out of fold; None means no
-        calibration. With ``"vote"`` only the result is calibrated.
+        calibration. ``"matrix"`` scales and mixes the logarithms of the probabilities,
+        with a penalty. With ``"vote"`` only the result is calibrated.
     cv : int, splitter, iterable of splits or "prefit", default=5
         Splits that hold data out to learn weights or calibration; an int is the number
         of folds. With "prefit" the members are fitted already, and ``fit`` must get
@@ -80,6 +84,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         ``"f1"``, ``"f1_macro"``, ``"matthews_corrcoef"`` (or ``"mcc"``) or
         ``"accuracy"``, and uses none for other scores. None predicts the most probable
         label. A list of arrays for several targets.
+    final_estimator : classifier or None, default=None
+        Second layer, fitted on the members' out-of-fold predictions as in
+        `sklearn.ensemble.StackingClassifier`. It is compared with the weights on
+        held-out rows in nested folds, and predicts in their place if it scores higher.
+        None uses the weights.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
@@ -140,6 +149,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         predictions; None for each member without ``calibrate``.
     calibrator_ : callable or None
         Calibrator of the combined probabilities; None without ``calibrate``.
+    final_estimator_ : classifier, list of such or None
+        Final estimator, fitted on the out-of-fold predictions, a list of one per
+        output for several targets; None if the
+        weights score higher, or without ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -157,6 +170,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     A log-linear pool with learned weights is a multinomial logistic regression on the
     logarithms of the members' probabilities, with one coefficient per member. A ridge
     penalty shrinks the weights towards equal weights and the intercepts towards zero.
+    Probabilities below a floor are raised to it, because members such as forests
+    predict 0 from few votes.
     The learned pool is compared with equal weights and with the best member; the one
     with the least out-of-fold log-loss is used.
 
@@ -191,6 +206,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         cv: Any = 5,
         scoring: Any = None,
         thresholds: Any = "auto",
+        final_estimator: Any = None,
         missing_class: Any = "error",
         on_error: Any = "raise",
         memory: Any = None,
@@ -207,6 +223,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.cv = cv
         self.scoring = scoring
         self.thresholds = thresholds
+        self.final_estimator = final_estimator
         self.missing_class = missing_class
         self.on_error = on_error
         self.memory = memory
@@ -252,6 +269,38 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         is_list = self._fitted_combiner.outputs.multioutput
         return predictions if is_list else predictions[0]
 
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Predict the entropy of the class, split into noise and disagreement.
+
+        The members are mixed by their weights, whatever the rule: the total is the
+        entropy of the weighted mean of their calibrated probabilities. See
+        `decompose_entropy`. All predictions are in memory.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
+
+        Returns
+        -------
+        Uncertainty
+            Total, aleatoric and epistemic part in nats, of shape (n_samples,), or
+            (n_samples, n_outputs) for several targets.
+
+        Raises
+        ------
+        ValueError
+            If a weight is negative.
+        """
+        indices, results = self._member_predictions(X)
+        outputs = self._fitted_combiner.outputs
+        parts = []
+        for stack in zip(*results, strict=True):
+            members = [outputs.finalize(rows.astype(np.float64)) for rows in stack]
+            parts.append(decompose_entropy(members, self.weights_[indices]))
+        columns = [np.column_stack(part) for part in zip(*parts, strict=True)]
+        return Uncertainty(*(c if outputs.multioutput else c[:, 0] for c in columns))
+
     def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)
         combiner = resolve_combiner(self.rule)
@@ -289,9 +338,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self,
         members: list[FittedMember],
         fit: WeightFit,
-        stacks: list[Float64] | None,
+        out_of_fold: OutOfFold | None,
+        X: Any,
     ) -> None:
-        super()._set_fitted(members, fit, stacks)
+        super()._set_fitted(members, fit, out_of_fold, X)
         outputs: Any = fit.combiner.outputs
         classes, intercepts = outputs.classes, fit.combiner.intercepts
         self.classes_: Any = classes if outputs.multioutput else classes[0]

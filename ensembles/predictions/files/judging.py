@@ -13,7 +13,7 @@ from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import COMBINERS
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
 from ensembles.predictions.members.outputs import OutputSpec, RegressionOutputs
 from ensembles.predictions.members.precomputed import (
@@ -22,7 +22,6 @@ from ensembles.predictions.members.precomputed import (
 )
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, resolve_scoring
-from ensembles.predictions.weight_fitting import LOG_LOSS
 
 BLEND, BEST, EQUAL = "blend", "best single file", "equal weights"
 

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from ensembles._typing import Float64
 from ensembles.predictions.classifier import EnsembleClassifier
+from ensembles.predictions.fitting.weight_fitting import WeightSettings
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 from ensembles.predictions.regressor import EnsembleRegressor
-from ensembles.predictions.weight_fitting import WeightSettings
 
 
 class _StackMember(BaseEstimator):

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer
 
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
 from ensembles.predictions.members.outputs import (
     ClassOutputs,

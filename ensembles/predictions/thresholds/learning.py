@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import check_choice
+from ensembles._sklearn import check_choice, warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.combiners.accumulation import softmax
 from ensembles.predictions.combiners.builtin import FLOOR
-from ensembles.predictions.log_pool_weights import PoolLoss
-from ensembles.predictions.members.out_of_fold import OutOfFold, Split
+from ensembles.predictions.fitting.cross_fitting import (
+    stratified_folds,
+    weight_folds,
+)
+from ensembles.predictions.fitting.log_pool_weights import PoolLoss
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,
     OutputSpec,
@@ -226,7 +229,6 @@ def cross_fit_thresholds(
     predictions: Predictions,
     out_of_fold: OutOfFold,
     scoring: str,
-    splits: Sequence[Split],
 ) -> Predictions:
     """Probabilities divided by thresholds that were learned from other rows.
 
@@ -238,15 +240,28 @@ def cross_fit_thresholds(
         True labels of these rows, with the sample weights of the score.
     scoring : str
         Score that `supports_thresholds`.
-    splits : sequence of (train, test)
-        Rows to learn thresholds from, and rows to divide by them.
 
     Returns
     -------
     list of n_outputs ndarrays of shape (n_samples, n_classes)
         Rows are scaled to sum 1; the largest entry is at the predicted label.
+
+    Warns
+    -----
+    UserWarning
+        If the rows cannot be divided into folds, so that thresholds are learned from
+        the rows themselves.
     """
     outputs: Any = out_of_fold.outputs
+    splits = weight_folds(out_of_fold) or stratified_folds(out_of_fold)
+    if not splits:
+        rows = np.arange(len(out_of_fold.y))
+        splits = [(rows, rows)]
+        warn_caller(
+            "oof_score_ is computed on the rows that the thresholds were learned from: "
+            f"{len(rows)} rows cannot be divided into folds; pass more rows, or "
+            "thresholds=None"
+        )
     divided = list(map(np.empty_like, predictions))
     for train, test in splits:
         part = out_of_fold.subset(train)

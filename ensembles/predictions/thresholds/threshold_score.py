@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
 from ensembles.predictions.metrics.scorer import ScorerScore

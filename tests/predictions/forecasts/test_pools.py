@@ -113,7 +113,7 @@ def test_a_linear_pool_worked_out_by_hand() -> None:
 
 def test_rounding_does_not_move_a_linear_pool_across_a_gap() -> None:
     stack = np.where(np.arange(10) < 8, 0.0, 1e6)[:, None, None]
-    assert 8 * 0.1 > sum([0.1] * 8)
+    assert sum([0.1] * 8) < 8 * 0.1
     assert linear_pool(stack, levels=[0.8]).item() == 0
 
 

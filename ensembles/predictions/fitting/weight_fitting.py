@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.calibration.calibrator import Calibrator, cross_calibrate
-from ensembles.predictions.fitted_combiner import FittedCombiner
-from ensembles.predictions.log_pool_weights import PoolWeights, select_pool_weights
-from ensembles.predictions.members.out_of_fold import OutOfFold, Split
-from ensembles.predictions.members.outputs import ClassOutputs, Predictions
+from ensembles.predictions.fitting.cross_fitting import Learn, cross_fit
+from ensembles.predictions.fitting.final_estimator import fit_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.log_pool_weights import (
+    PoolWeights,
+    select_pool_weights,
+    with_floor,
+)
+from ensembles.predictions.fitting.preconditions import FREE, LOG_LOSS, learns_pool
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import Predictions
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, make_score
-from ensembles.predictions.preconditions import FREE, learns_pool
 from ensembles.predictions.thresholds.learning import (
     cross_fit_thresholds,
     learn_thresholds,
@@ -30,13 +34,7 @@ from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
 
-LOG_LOSS = (None, "neg_log_loss")
 SLACK = 0.01  # relative difference of scores within the noise of most data
-N_FOLDS = 5  # at most: more folds are merged, so that weights are learned 6 times
-MAX_ROWS = 5000  # to learn from, for a score: with more, weights hardly differ
-# (out-of-fold predictions of some rows, indices of these rows)
-# -> combiner, its weights, index of the best member
-Learn = Callable[[OutOfFold, Counts], tuple[FittedCombiner, Float64, int]]
 
 
 class WeightSettings(NamedTuple):
@@ -53,18 +51,21 @@ class WeightSettings(NamedTuple):
         negative mean squared error for regressors.
     calibrate : str or None, default=None
         Calibration method, as in `Calibrator`; None means no calibration.
+    final_estimator : estimator or None, default=None
+        Second layer to compare with the weights; None compares none.
     learn_thresholds : bool, default=False
         Whether to learn thresholds of the classes that maximize ``scoring``, for a
         score that `supports_thresholds`.
     cross_fit : bool, default=True
-        Whether learned weights are cross-fitted to score the ensemble. Calibration and
-        thresholds need it, and are cross-fitted in any case.
+        Whether learned weights are cross-fitted to score the ensemble. Calibration of
+        the ensemble needs it, and is cross-fitted in any case.
     """
 
     weights: Any
     weights_params: dict[str, Any]
     scoring: Any
     calibrate: str | None = None
+    final_estimator: Any = None
     learn_thresholds: bool = False
     cross_fit: bool = True
 
@@ -81,7 +82,8 @@ class WeightFit(NamedTuple):
         Weights, with scores on the rows that they were learned from.
     score : float or None
         Score of the ensemble on held-out rows, with cross-fitted weights and thresholds
-        if they are learned; None if nothing is held out or cross-fitted.
+        if they are learned; None if nothing is held out or
+        cross-fitted.
     calibrators : sequence of Calibrator or None
         Calibrator of each member; None leaves its predictions unchanged.
     calibrator : Calibrator or None, default=None
@@ -136,27 +138,33 @@ def fit_weights(
     calibrators: Sequence[Calibrator | None] = [None] * out_of_fold.n_members
     if calibrate and combiner.combiner.input != "labels":
         calibrators, out_of_fold = cross_calibrate(out_of_fold, calibrate)
+    if learns_pool(weights, combiner.combiner):
+        combiner = with_floor(combiner)
     prepared = combiner.with_training_predictions(out_of_fold)
-    weighted = out_of_fold._replace(sample_weight=score_weight)
-    score = _make_score(settings, weighted, prepared)
+    rows = np.arange(len(out_of_fold.y))
+    score = _score_of(settings, prepared, out_of_fold, score_weight, rows)
     selected, combiner = select_weights(settings, prepared, out_of_fold, score)
     cross_fitted = None
-    needs_predictions = calibrate or settings.learn_thresholds
-    if isinstance(weights, str) and (settings.cross_fit or needs_predictions):
+    needs_folds = settings.cross_fit or calibrate or settings.learn_thresholds
+    is_learned = isinstance(weights, str) and needs_folds
+    if is_learned or settings.final_estimator is not None:
         start = None
         if combiner.intercepts is not None:
             start = PoolWeights(selected.weights, combiner.intercepts)
-        cross_fitted = _try_cross_fit(
-            settings, prepared, out_of_fold, score_weight, start
-        )
+        learn = _learner(settings, prepared, score_weight, start)
+        if settings.final_estimator is not None:
+            learn = _with_final_estimator(settings, learn, score_weight)
+            combiner = replace(combiner, final=learn(out_of_fold, rows)[0].final)
+            _warn_if_unused(settings, combiner)
+        cross_fitted = _try_cross_fit(settings, out_of_fold, learn)
     if cross_fitted is None:
-        value = selected.score if settings.cross_fit else None
-        if needs_predictions:
-            predictions = combiner(out_of_fold.stacks, selected.weights)
+        is_scored = needs_folds or not isinstance(weights, str)
+        value = selected.score if is_scored else None
+        predictions = combiner(out_of_fold.stacks, selected.weights)
     else:
         predictions = cross_fitted[0]
         value, best_score = (_evaluate(settings, score, part) for part in cross_fitted)
-        if len(names) > 1 and _has_relevant_score(settings, combiner):
+        if len(names) > 1 and _maximizes_score(settings, combiner):
             best_member = names[int(selected.best_index or 0)]
             warn_if_no_gain(weights, value, best_score, best_member)
     calibrator = None
@@ -169,52 +177,32 @@ def fit_weights(
         value = score.evaluate(predictions)
     if settings.learn_thresholds:
         value = _evaluate(settings, score, predictions)
-        thresholds = learn_thresholds(predictions, weighted, settings.scoring)
+        thresholds = learn_thresholds(predictions, score.out_of_fold, settings.scoring)
         outputs: Any = combiner.outputs
         combiner = replace(combiner, outputs=outputs._replace(thresholds=thresholds))
     return WeightFit(combiner, selected, value, calibrators, calibrator)
 
 
-def _has_relevant_score(settings: WeightSettings, combiner: FittedCombiner) -> bool:
-    """Whether weights or thresholds are learned to maximize the score.
+def _maximizes_score(settings: WeightSettings, combiner: FittedCombiner) -> bool:
+    """Whether weights are selected by the score, or thresholds learned for it.
 
     A learned pool minimizes the log-loss; ``fit`` has warned of other scorings.
     """
-    return (
-        settings.learn_thresholds
-        or settings.scoring in LOG_LOSS
-        or not learns_pool(settings.weights, combiner.combiner)
-    )
-
-
-def _make_score(
-    settings: WeightSettings, out_of_fold: OutOfFold, combiner: FittedCombiner
-) -> ScorerScore:
-    """Score of weights; with learned thresholds, at the best ones for the weights."""
-    # Weights for the accuracy are selected at equal thresholds, which is much faster
-    # and hardly differs.
-    if settings.learn_thresholds and settings.scoring != "accuracy":
-        return ThresholdScore(out_of_fold, combiner, settings.scoring)
-    return make_score(out_of_fold, combiner, settings.scoring)
+    weights, scoring = settings.weights, settings.scoring
+    if not isinstance(weights, str) or combiner.final is not None:
+        return False
+    is_own_score = settings.learn_thresholds or scoring in LOG_LOSS
+    return is_own_score or not learns_pool(weights, combiner.combiner)
 
 
 def _evaluate(
     settings: WeightSettings, score: ScorerScore, predictions: Predictions
 ) -> float:
     """Score of predictions, with thresholds that are learned on other folds."""
-    if not settings.learn_thresholds:
-        return score.evaluate(predictions)
-    splits = weight_folds(score.out_of_fold) or _stratified_folds(score.out_of_fold)
-    if not splits:
-        rows = np.arange(len(score.out_of_fold.y))
-        splits = [(rows, rows)]
-        warn_caller(
-            "oof_score_ is computed on the rows that the thresholds were learned from, "
-            f"because {len(rows)} rows cannot be divided into folds"
-        )
-    return score.evaluate(
-        cross_fit_thresholds(predictions, score.out_of_fold, settings.scoring, splits)
-    )
+    if settings.learn_thresholds:
+        held_out = score.out_of_fold
+        predictions = cross_fit_thresholds(predictions, held_out, settings.scoring)
+    return score.evaluate(predictions)
 
 
 def select_weights(
@@ -267,22 +255,80 @@ def select_weights(
     return selected, combiner
 
 
-def _try_cross_fit(
+def _learner(
     settings: WeightSettings,
     combiner: FittedCombiner,
-    out_of_fold: OutOfFold,
     score_weight: Float64 | None,
     start: PoolWeights | None,
-) -> tuple[Predictions, Predictions] | None:
-    """Predictions as in `cross_fit`; None, with a warning, if the scorer fails."""
+) -> Learn:
+    """Function that learns the weights from part of the rows."""
 
     def learn(part: OutOfFold, rows: Counts) -> tuple[FittedCombiner, Float64, int]:
-        weight = None if score_weight is None else score_weight[rows]
-        weighted = part._replace(sample_weight=weight)
-        score = _make_score(settings, weighted, combiner)
+        score = _score_of(settings, combiner, part, score_weight, rows)
         selected, fitted = select_weights(settings, combiner, part, score, start)
         return fitted, selected.weights, int(selected.best_index or 0)
 
+    return learn
+
+
+def _score_of(
+    settings: WeightSettings,
+    combiner: FittedCombiner,
+    part: OutOfFold,
+    score_weight: Float64 | None,
+    rows: Any,
+) -> ScorerScore:
+    """Score of weights on part of the rows; at the best thresholds, if learned."""
+    weight = None if score_weight is None else score_weight[rows]
+    part = part._replace(sample_weight=weight)
+    # Weights are selected by the accuracy at equal thresholds: this is much faster,
+    # and the best thresholds for the accuracy are nearly equal.
+    if settings.learn_thresholds and settings.scoring != "accuracy":
+        return ThresholdScore(part, combiner, settings.scoring)
+    return make_score(part, combiner, settings.scoring)
+
+
+def _with_final_estimator(
+    settings: WeightSettings, learn: Learn, score_weight: Float64 | None
+) -> Learn:
+    """Function that learns weights and a final estimator, and returns the better one.
+
+    Both are cross-fitted on the rows to learn from, and compared on rows that neither
+    has learned from. The final estimator is used if its score is higher.
+    """
+
+    def choose(part: OutOfFold, rows: Counts) -> tuple[FittedCombiner, Float64, int]:
+        combiner, weights, best_index = learn(part, rows)
+
+        def learn_pool(
+            inner: OutOfFold, inner_rows: Counts
+        ) -> tuple[FittedCombiner, Float64, int]:
+            return learn(inner, rows[inner_rows])
+
+        def fit_final(
+            inner: OutOfFold, _: Counts
+        ) -> tuple[FittedCombiner, Float64, int]:
+            final = fit_final_estimator(settings.final_estimator, inner)
+            return replace(combiner, final=final), weights, best_index
+
+        score = _score_of(settings, combiner, part, score_weight, rows)
+        values = []
+        for layer in (learn_pool, fit_final):
+            cross_fitted = cross_fit(part, layer)
+            if cross_fitted is None:  # too few rows to compare
+                return combiner, weights, best_index
+            values.append(_evaluate(settings, score, cross_fitted[0]))
+        if values[1] > values[0]:
+            return fit_final(part, rows)
+        return combiner, weights, best_index
+
+    return choose
+
+
+def _try_cross_fit(
+    settings: WeightSettings, out_of_fold: OutOfFold, learn: Learn
+) -> tuple[Predictions, Predictions] | None:
+    """Predictions as in `cross_fit`; None, with a warning, if the scorer fails."""
     try:
         return cross_fit(out_of_fold, learn)
     except SCORER_ERRORS as error:
@@ -295,6 +341,15 @@ def _try_cross_fit(
             "of rows to get a cross-fitted score"
         )
         return None
+
+
+def _warn_if_unused(settings: WeightSettings, combiner: FittedCombiner) -> None:
+    """Warn if the weights score higher than the final estimator."""
+    if combiner.final is None:
+        warn_caller(
+            f"final_estimator {settings.final_estimator!r} is not used: learned on "
+            "the other folds, it does not score higher than the weights"
+        )
 
 
 def warn_if_no_gain(
@@ -328,123 +383,3 @@ def warn_if_no_gain(
             f"{best_score:.6g} (member {best_member!r} on all data); use "
             "weights='best', or add more diverse members"
         )
-
-
-def cross_fit(
-    out_of_fold: OutOfFold, learn: Learn
-) -> tuple[Predictions, Predictions] | None:
-    """Combined predictions of each row, with weights learned from the other folds.
-
-    The members are not fitted again. A score of weights on the rows that they were
-    learned from is too optimistic, in particular with many members or few rows.
-
-    Parameters
-    ----------
-    out_of_fold : OutOfFold
-        Predictions of the members.
-    learn : callable
-        ``(out_of_fold, rows) -> (combiner, weights, best_index)``: learns from the rows
-        of a fold's training part, which it gets as predictions and as indices.
-
-    Returns
-    -------
-    combined, best : list of ndarrays of shape (n_samples, n_columns), or None
-        One array per output: predictions of the ensemble, and of the single member
-        that is best on the other folds. None if the rows cannot be divided.
-
-    References
-    ----------
-    Stone (1974), "Cross-validatory choice and assessment of statistical predictions",
-    Journal of the Royal Statistical Society B 36.
-    """
-    folds = weight_folds(out_of_fold)
-    if folds is None:
-        return None
-    combined, best = (
-        [np.empty(stack.shape[1:]) for stack in out_of_fold.stacks] for _ in range(2)
-    )
-    for train, test in folds:
-        combiner, weights, best_index = learn(out_of_fold.subset(train), train)
-        stacks = [stack[:, test] for stack in out_of_fold.stacks]
-        ensemble_predictions = combiner(stacks, weights)
-        without_intercepts = replace(combiner, intercepts=None)
-        best_predictions = without_intercepts(
-            stacks, np.eye(out_of_fold.n_members)[best_index]
-        )
-        for output in range(len(stacks)):
-            combined[output][test] = ensemble_predictions[output]
-            best[output][test] = best_predictions[output]
-    return combined, best
-
-
-def weight_folds(out_of_fold: OutOfFold) -> list[Split] | None:
-    """Splits of the held-out rows into training and test rows of the weights.
-
-    Uses the folds in which the rows were held out from the members, merged to at most
-    `N_FOLDS`. If there is only one fold, or a training part lacks a class, stratified
-    folds are used. A training part is reduced to a random sample of `MAX_ROWS` rows, to
-    limit the time of a slow scorer.
-
-    Parameters
-    ----------
-    out_of_fold : OutOfFold
-        Predictions, with folds and sample weights.
-
-    Returns
-    -------
-    list of (train, test), or None
-        Row indices; None if a class has too few rows.
-    """
-    rows = np.arange(len(out_of_fold.y))
-    folds = rows * 0 if out_of_fold.folds is None else out_of_fold.folds
-    folds = np.unique(folds, return_inverse=True)[1]
-    n_folds = min(folds.max(initial=0) + 1, N_FOLDS)
-    folds = folds * n_folds // (folds.max(initial=0) + 1)
-    by_fold = [(rows[folds != fold], rows[folds == fold]) for fold in range(n_folds)]
-    for splits in (by_fold, _stratified_folds(out_of_fold)):
-        if len(splits) > 1 and all(_has_classes(out_of_fold, t) for t, _ in splits):
-            return [(_sample(out_of_fold, train), test) for train, test in splits]
-    return None
-
-
-def _sample(out_of_fold: OutOfFold, train: Counts) -> Counts:
-    """Random sample of at most `MAX_ROWS` rows; all rows if a class would be lost."""
-    if len(train) <= MAX_ROWS:
-        return train
-    sample_rows = np.random.default_rng(0).choice(train, MAX_ROWS, replace=False)
-    sample = np.sort(sample_rows)
-    return sample if _has_classes(out_of_fold, sample) else train
-
-
-def _stratified_folds(out_of_fold: OutOfFold) -> list[Split]:
-    """Folds stratified by class and positive weight; plain folds for regression."""
-    rows, weight = np.arange(len(out_of_fold.y)), out_of_fold.sample_weight
-    groups = rows * 0 if weight is None else (weight > 0).astype(np.int64)
-    outputs = out_of_fold.outputs
-    if isinstance(outputs, ClassOutputs) and outputs.n_outputs == 1:
-        groups = groups + 2 * outputs.encode(out_of_fold.y)[0]
-        n_folds = min(N_FOLDS, int(np.bincount(groups).max(initial=0)))
-    else:
-        n_folds = min(N_FOLDS, len(rows))
-    if n_folds < 2:
-        return []
-    if not isinstance(outputs, ClassOutputs):
-        return list(KFold(n_folds).split(rows))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about classes with fewer rows than folds
-        return list(StratifiedKFold(n_folds).split(rows, groups))
-
-
-def _has_classes(out_of_fold: OutOfFold, train: Counts) -> bool:
-    """Whether the training rows with positive weight have every class to learn."""
-    weight = out_of_fold.sample_weight
-    weight = np.ones(len(out_of_fold.y)) if weight is None else weight
-    weighted = train[weight[train] > 0]
-    if len(weighted) < 2:
-        return False
-    if not isinstance(out_of_fold.outputs, ClassOutputs):
-        return True
-    return all(
-        np.isin(codes[weight > 0], codes[weighted]).all()
-        for codes in out_of_fold.outputs.encode(out_of_fold.y)
-    )
