@@ -14,6 +14,7 @@ from sklearn.metrics import get_scorer
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.preconditions import LOG_LOSS
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
 from ensembles.predictions.members.outputs import OutputSpec, RegressionOutputs
 from ensembles.predictions.members.precomputed import (
