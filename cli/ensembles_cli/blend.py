@@ -47,7 +47,8 @@ EQUAL = ("equal", "uniform", "none")
     metavar="NAME",
     help=(
         "Rule that combines the files: log_pool, mean, geometric_mean, product, "
-        "median, trimmed_mean, vote, rank_mean, quantile_mean, …  [default: log_pool "
+        "median, trimmed_mean, vote, rank_mean, …; for quantiles quantile_mean, "
+        "quantile_median, quantile_trimmed_mean or linear_pool.  [default: log_pool "
         "for probabilities, mean for values, quantile_mean for quantiles]"
     ),
 )
@@ -138,6 +139,13 @@ EQUAL = ("equal", "uniform", "none")
         "Kind of the predictions. Choose values for columns of numbers that are not "
         "probabilities of exclusive classes.  [default: from the files and the target]"
     ),
+)
+@click.option(
+    "--crossing",
+    type=click.Choice(["raise", "sort"]),
+    default="raise",
+    show_default=True,
+    help="How to handle quantiles that decrease with the level: fail, or sort them.",
 )
 @click.option(
     "--test-dir",

@@ -25,7 +25,7 @@ from ensembles.predictions.files.learning_data import (
     read_truth,
 )
 from ensembles.predictions.files.prediction_file import PredictionFile
-from ensembles.predictions.files.stack_members import IntervalScore, stack_ensemble
+from ensembles.predictions.files.stack_members import quantile_ensemble, stack_ensemble
 from ensembles.predictions.files.target import Target
 
 RULES = {
@@ -53,7 +53,7 @@ class Blend:
         Kind of the predictions.
     columns : ndarray of shape (n_columns,)
         Sorted classes, names of values, or levels of quantiles.
-    ensemble : EnsembleClassifier or EnsembleRegressor
+    ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
         Fitted ensemble, whose members are the files.
     scores_ : tuple of BlendScore
         Scores of each file, of the best file chosen on the other folds, of equal
@@ -187,14 +187,15 @@ def blend(
     missing: str = "error",
     missing_class: str = "error",
     kind: str | None = None,
+    crossing: str = "raise",
     random_state: Any = None,
 ) -> Blend:
     r"""Learn weights of prediction files, and judge them by cross-validation.
 
     The predictions must be out-of-fold or held-out. The weights are those of
-    `EnsembleClassifier` for class probabilities and of `EnsembleRegressor` for values
-    and quantiles, on the rows of the files. They are learned once more without each
-    fold, to score the blend on rows that it was not learned from.
+    `EnsembleClassifier` for class probabilities, of `EnsembleRegressor` for values and
+    of `QuantileEnsemble` for quantiles, on the rows of the files. They are learned once
+    more without each fold, to score the blend on rows that it was not learned from.
 
     Parameters
     ----------
@@ -211,7 +212,8 @@ def blend(
         weighted interval score of quantiles.
     rule : str, Combiner, Rule or None, default=None
         Rule that combines the members; None means ``"log_pool"`` for probabilities,
-        ``"mean"`` for values and ``"quantile_mean"`` for quantiles.
+        ``"mean"`` for values and ``"quantile_mean"`` for quantiles, whose rules are the
+        ones in `POOLS`.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members, or the name of their selection, as in
         `EnsembleClassifier`; None weights all members equally.
@@ -242,6 +244,9 @@ def blend(
     kind : {"probabilities", "values", "quantiles"} or None, default=None
         Kind of the predictions; None infers it from the files and the target. "values"
         blends columns that are not probabilities of exclusive classes.
+    crossing : {"raise", "sort"}, default="raise"
+        How to handle quantiles of a member that decrease from one level to the next:
+        raise, or sort them.
     random_state : int, Generator, RandomState or None, default=None
         Seed or generator of the selection, as in `EnsembleClassifier`.
 
@@ -286,6 +291,7 @@ def blend(
         "weights_params": weights_params,
         "calibrate": calibrate,
         "thresholds": thresholds,
+        "crossing": crossing,
         "random_state": random_state,
     }
     if target is None:
@@ -342,8 +348,8 @@ def _ensemble(stack: Float64, layout: Any, params: Mapping[str, Any]) -> Any:
     params = dict(params)
     if params["rule"] is None:
         params["rule"] = RULES[layout.kind]
-    if params["scoring"] is None and layout.kind == "quantiles":
-        params["scoring"] = IntervalScore(tuple(layout.columns.tolist()))
+    if layout.kind == "quantiles":
+        return quantile_ensemble(stack, layout.columns, **params)
     classes = layout.columns if layout.kind == "probabilities" else None
     return stack_ensemble(stack, layout.names, classes, **params)
 

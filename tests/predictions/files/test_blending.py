@@ -26,7 +26,11 @@ from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
 from ensembles.predictions.files import blend, read_target
 from ensembles.predictions.files.judging_splits import judging_splits
-from ensembles.predictions.forecasts import weighted_interval_score
+from ensembles.predictions.forecasts import (
+    POOLS,
+    QuantileEnsemble,
+    weighted_interval_score,
+)
 
 CLASSES = np.array(["barolo", "grignolino", "barbera"])
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".long.csv", ".long.parquet")
@@ -457,6 +461,42 @@ def test_quantiles_are_averaged_and_judged_by_the_interval_score(
     scores = [entry.score for entry in blended.scores_[:2]]
     np.testing.assert_allclose(scores, expected)
     assert blended.weights_[0] > blended.weights_[1]
+
+
+@pytest.mark.parametrize("rule", sorted(POOLS))
+def test_rules_of_quantiles_are_those_of_the_quantile_ensemble(
+    tmp_path: Path, rng: np.random.Generator, rule: str
+) -> None:
+    y, levels = rng.normal(size=30), np.array([0.25, 0.5, 0.75])
+    stack = y[:, None] + rng.normal(size=(3, 30, 1)) + [-1, 0, 1]
+    stack[0, :4] = np.nan
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    for path, quantiles in zip(paths, stack, strict=True):
+        columns = dict(zip(map(str, levels), quantiles.T, strict=True))
+        frame = pl.DataFrame({"id": np.arange(30)} | columns)
+        frame.filter(pl.col("0.5").is_not_nan()).write_csv(path)
+    pl.DataFrame({"id": np.arange(30), "y": y}).write_csv(tmp_path / "y.csv")
+    blended = blend(paths, tmp_path / "y.csv", rule=rule, missing="member", cv=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ensemble = QuantileEnsemble(levels, rule=rule)
+        ensemble.fit(stack[:, 4:].transpose(1, 0, 2), y[4:])
+    np.testing.assert_allclose(blended.weights_, ensemble.weights_, rtol=1e-6)
+    blended.apply(None, tmp_path / "out.csv")
+    out = pl.read_csv(tmp_path / "out.csv").sort("id").drop("id").to_numpy()
+    expected = ensemble.predict(stack.transpose(1, 0, 2))
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_crossing_quantiles_are_sorted_on_request(tmp_path: Path) -> None:
+    for name in "ab":
+        frame = pl.DataFrame({"id": ["x"], "0.1": [2.0], "0.9": [1.0]})
+        frame.write_csv(tmp_path / f"{name}.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(ValueError, match="sort"):
+        blend(files, weights=None).apply(None, tmp_path / "out.csv")
+    blend(files, weights=None, crossing="sort").apply(None, tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv").row(0) == ("x", 1.0, 2.0)
 
 
 def test_a_failure_while_writing_leaves_no_file(
