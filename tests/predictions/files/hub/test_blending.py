@@ -133,7 +133,7 @@ def test_a_submission_is_written_in_the_layout_of_the_hub(folder: Path) -> None:
     assert path == folder / "model-output" / "x-blend" / f"{LAST}-x-blend.csv"
     assert notes == ()
     check_submission(hub, path)
-    frame = pl.read_csv(path, infer_schema=False)
+    frame = pl.read_csv(path, infer_schema_length=0)
     assert frame.columns == [
         *("reference_date", "target", "horizon", "location", "target_end_date"),
         *("output_type", "output_type_id", "value"),
@@ -224,7 +224,7 @@ def test_a_folder_that_is_no_hub_is_named(tmp_path: Path) -> None:
 def rewrite(folder: Path, **changes: Any) -> None:
     """Change columns of the newest submission of "a-near"."""
     path = folder / "model-output" / "a-near" / f"{LAST}-a-near.csv"
-    frame = pl.read_csv(path, infer_schema=False)
+    frame = pl.read_csv(path, infer_schema_length=0)
     frame.with_columns(**changes).write_csv(path)
 
 
