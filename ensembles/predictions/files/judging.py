@@ -13,6 +13,7 @@ from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import COMBINERS
+from ensembles.predictions.files.stack_members import StackQuantileEnsemble
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.fitting.preconditions import LOG_LOSS
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
@@ -94,7 +95,9 @@ def judge(
                 )
                 raise
             parts[name].append(_predict(fitted, rows[test]))
-    outputs = fitted._fitted_combiner.outputs
+    outputs: Any = RegressionOutputs(multioutput=True, width=None)
+    if not isinstance(fitted, StackQuantileEnsemble):
+        outputs = fitted._fitted_combiner.outputs
     if is_classifier(fitted):  # thresholds are those of the blend in the last fold
         outputs = outputs._replace(thresholds=None)
     scored = partial(_scored, y=y, tests=tests, outputs=outputs, scoring=scoring)

@@ -1,4 +1,4 @@
-"""Estimators that return the predictions of a file, so that ensembles can use them."""
+"""Ensembles of the predictions in files, on the estimators of predictions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from ensembles._typing import Float64
 from ensembles.predictions.classifier import EnsembleClassifier
 from ensembles.predictions.fitting.weight_fitting import WeightSettings
+from ensembles.predictions.forecasts.quantile_ensemble import QuantileEnsemble
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 from ensembles.predictions.regressor import EnsembleRegressor
 
@@ -119,10 +120,97 @@ class IntervalScore:
         return -float(np.mean(scores))
 
 
+class StackQuantileEnsemble(QuantileEnsemble):
+    """Ensemble of the quantiles in a stack; ``X`` is a column of row indices.
+
+    Parameters
+    ----------
+    stack : array of shape (n_members, n_rows, n_levels)
+        Quantiles of the members; NaN in rows that a file lacks.
+    levels : ndarray of shape (n_levels,)
+        Sorted levels.
+    scoring : IntervalScore
+        Score of the ensemble; not used by ``fit``.
+    rule, weights, rule_params, weights_params, crossing
+        As in `QuantileEnsemble`.
+    """
+
+    def __init__(
+        self,
+        stack: Float64,
+        levels: Any,
+        *,
+        scoring: Any,
+        rule: Any = "quantile_mean",
+        weights: Any = "convex",
+        rule_params: Any = None,
+        weights_params: Any = None,
+        crossing: Any = "raise",
+    ) -> None:
+        super().__init__(
+            levels,
+            rule=rule,
+            weights=weights,
+            rule_params=rule_params,
+            weights_params=weights_params,
+            cv=2,  # its score is not used
+            crossing=crossing,
+        )
+        self.stack = stack
+        self.scoring = scoring
+
+    @property
+    def estimators_(self) -> list[Any]:
+        """Members."""
+        return _members(self.stack, None)
+
+    def fit(self, X: Any, y: Any) -> StackQuantileEnsemble:  # type: ignore[override]
+        """Learn the weights of the members."""
+        super().fit(self._forecasts(X), y)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Quantiles of the ensemble."""
+        return super().predict(self._forecasts(X)).reshape(len(X), -1)
+
+    def _forecasts(self, X: Any) -> Float64:
+        return np.asarray(self.stack[:, np.asarray(X)[:, 0]].transpose(1, 0, 2))
+
+
+def quantile_ensemble(stack: Float64, levels: Any, **params: Any) -> Any:
+    """Ensemble of quantiles, whose members return the rows of a stack.
+
+    Parameters
+    ----------
+    stack : array of shape (n_members, n_rows, n_levels)
+        Quantiles of the members.
+    levels : ndarray of shape (n_levels,)
+        Sorted levels.
+    **params
+        Parameters of `QuantileEnsemble`; ``scoring`` must be None, the others of
+        `stack_ensemble` None or without effect.
+
+    Returns
+    -------
+    StackQuantileEnsemble
+        Not fitted; ``X`` is a column of row indices.
+    """
+    if params.pop("scoring") is not None:
+        raise ValueError(
+            "scoring of quantiles must be None (no --metric): it is the weighted "
+            "interval score"
+        )
+    if params.pop("calibrate") is not None:
+        raise ValueError("calibrate needs class probabilities, found quantiles")
+    del params["thresholds"], params["random_state"]
+    scoring = IntervalScore(tuple(levels.tolist()))
+    return StackQuantileEnsemble(stack, levels, scoring=scoring, **params)
+
+
 def stack_ensemble(
     stack: Float64, names: Sequence[str], classes: Any, **params: Any
 ) -> Any:
-    """Ensemble of members that return the rows of a stack.
+    """Ensemble of classifiers or regressors that return the rows of a stack.
 
     Parameters
     ----------
@@ -131,16 +219,17 @@ def stack_ensemble(
     names : sequence of str
         Names of the members.
     classes : ndarray of shape (n_classes,) or None
-        Sorted classes of the columns; None for values and quantiles.
+        Sorted classes of the columns; None for values.
     **params
         Parameters of the ensemble; without classes, ``calibrate`` is an error and
-        ``thresholds`` is ignored.
+        ``thresholds`` is ignored. ``crossing`` is for quantiles only.
 
     Returns
     -------
     EnsembleClassifier or EnsembleRegressor
         Not fitted; ``X`` is a column of row indices.
     """
+    del params["crossing"]
     members = list(zip(_valid_names(names), _members(stack, classes), strict=True))
     if classes is not None:
         return _UnscoredClassifier(members, cv="prefit", keep_oof=False, **params)
@@ -155,17 +244,20 @@ def with_stack(ensemble: Any, stack: Float64) -> Any:
 
     Parameters
     ----------
-    ensemble : EnsembleClassifier or EnsembleRegressor
-        Fitted ensemble of `stack_ensemble`; left unchanged.
+    ensemble : EnsembleClassifier, EnsembleRegressor or StackQuantileEnsemble
+        Fitted ensemble of `stack_ensemble` or `quantile_ensemble`; left unchanged.
     stack : array of shape (n_members, n_rows, n_columns)
         Predictions of the same members, NaN where they are missing: such members are
         left out.
 
     Returns
     -------
-    EnsembleClassifier or EnsembleRegressor
+    estimator
     """
     copied = copy.copy(ensemble)
+    if isinstance(ensemble, StackQuantileEnsemble):
+        copied.stack = stack
+        return copied
     copied.estimators_ = _members(stack, getattr(ensemble, "classes_", None))
     copied.on_error = "drop"
     return copied
