@@ -31,9 +31,9 @@ from ensembles.predictions.fitting.preconditions import (
     check_weights_parameter,
     learns_pool,
     selection_params,
+    warn_if_only_reported,
 )
 from ensembles.predictions.fitting.weight_fitting import (
-    LOG_LOSS,
     WeightFit,
     WeightSettings,
     fit_weights,
@@ -68,7 +68,7 @@ from ensembles.predictions.members.sample_weight import (
     check_accepts_sample_weight,
     check_sample_weight,
 )
-from ensembles.predictions.metrics.table import check_score, check_scoring
+from ensembles.predictions.metrics.table import check_score, resolve_scoring
 from ensembles.selection.choose import SelectionResult
 from ensembles.selection.table import generator_of
 
@@ -141,6 +141,9 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
+        settings = self._with_thresholds(settings, outputs)
+        if not settings.learn_thresholds:
+            warn_if_only_reported(settings.scoring, settings.weights, combiner)
         if self.final_estimator is not None:
             has_weights = sample_weight is not None
             check_final_estimator(
@@ -157,7 +160,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
                 outputs.check_methods(name, member)
                 check_accepts_sample_weight(name, member, params[name])
         if learns:
-            check_score(fitted_combiner, y, splits, score_weight, self.scoring)
+            check_score(fitted_combiner, y, splits, score_weight, settings.scoring)
         members = fit_members(
             self,
             named_members,
@@ -205,6 +208,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         """Validated calibration method; None if the estimator has none."""
         return None
 
+    def _with_thresholds(
+        self, settings: WeightSettings, outputs: OutputSpec
+    ) -> WeightSettings:
+        """Settings with the choice whether to learn thresholds of the classes."""
+        return settings
+
     def _is_prefit(self) -> bool:
         return isinstance(self.cv, str) and self.cv == "prefit"
 
@@ -218,26 +227,18 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         if not isinstance(self.random_state, np.random.RandomState):
             generator_of(self.random_state)  # of a RandomState it would draw a seed
         calibrate = self._calibration_method()
-        check_scoring(self.scoring)
+        scoring = resolve_scoring(self.scoring)
         n_members = len(self.estimators)
         weights = check_weights_parameter(self.weights, combiner, n_members)
         weights_params = check_mapping("weights_params", self.weights_params)
         check_param_names(combiner, self.weights, rule_params, weights_params)
         combiner.check(n_members, rule_params)
-        if learns_pool(weights, combiner):
-            if self.scoring not in LOG_LOSS:
-                warn_caller(
-                    f"scoring={self.scoring!r} is only reported, in scores_ and "
-                    f"oof_score_: weights={weights!r} of rule {combiner.name!r} "
-                    "minimize the log-loss; use weights='greedy' to select weights by "
-                    "the scoring"
-                )
-        elif isinstance(weights, str):
+        if isinstance(weights, str) and not learns_pool(weights, combiner):
             if "random_state" in selection_params(weights, combiner):
                 weights_params.setdefault("random_state", self.random_state)
             check_selection(weights, len(self._members()), weights_params)
         return WeightSettings(
-            weights, weights_params, self.scoring, calibrate, self.final_estimator
+            weights, weights_params, scoring, calibrate, self.final_estimator
         )
 
     def _already_fitted(self, named_members: Named) -> Named:
@@ -288,8 +289,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             router.add(cv=self.cv, method_mapping=mapping)
         if self.scoring is not None:
             mapping = MethodMapping().add(caller="fit", callee="score")
-            check_scoring(self.scoring)
-            router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
+            scorer = get_scorer(resolve_scoring(self.scoring))
+            router.add(scoring=scorer, method_mapping=mapping)
         return router
 
     def _without_dropped(
@@ -376,13 +377,14 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         return as_float32(combined, dtypes)
 
     def _learns(self, settings: WeightSettings, combiner: Combiner) -> bool:
-        """Whether weights, calibration or ranks are learned out of fold."""
+        """Whether weights, calibration, thresholds or ranks are learned."""
         has_selection = isinstance(settings.weights, str)
         has_final = settings.final_estimator is not None
         return bool(
             has_selection
             or has_final
             or settings.calibrate
+            or settings.learn_thresholds
             or combiner.needs_training_predictions
         )
 

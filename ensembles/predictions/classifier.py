@@ -13,10 +13,14 @@ from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitting.preconditions import check_rule_name
-from ensembles.predictions.fitting.weight_fitting import WeightFit
+from ensembles.predictions.fitting.weight_fitting import WeightFit, WeightSettings
 from ensembles.predictions.members.fitting import FittedMember, Named
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
+from ensembles.predictions.thresholds.learning import (
+    check_thresholds,
+    supports_thresholds,
+)
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
@@ -64,12 +68,20 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         data that none of them has seen: weights learned on the members' own training
         data favor members that overfit.
     scoring : str, callable or None, default=None
-        Score that selections maximize, as in scikit-learn, reported in ``scores_``,
-        ``oof_score_`` and ``history_``; None means the negative log-loss. The weights
-        ``"convex"`` and ``"free"`` of ``"log_pool"`` and ``"product"`` always minimize
-        the log-loss; another scoring is only reported, with a warning. A callable is
-        called with an estimator that returns the combined predictions, these
-        predictions in place of X, and y.
+        Score that selections and ``thresholds`` maximize, as in scikit-learn, reported
+        in ``scores_``, ``oof_score_`` and ``history_``; None means the negative
+        log-loss. The weights ``"convex"`` and ``"free"`` of ``"log_pool"`` and
+        ``"product"`` always minimize the log-loss; a scoring without learned thresholds
+        is then only reported, with a warning. A callable is called with an estimator
+        that returns the combined predictions, these predictions in place of X, and y.
+    thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+        Thresholds of the classes: ``predict`` returns the label with the largest
+        quotient of probability and threshold. With two classes and the thresholds
+        ``[1 - t, t]``, this is the second class if its probability exceeds ``t``.
+        ``"auto"`` learns them out of fold if ``scoring`` is ``"balanced_accuracy"``,
+        ``"f1"``, ``"f1_macro"``, ``"matthews_corrcoef"`` (or ``"mcc"``) or
+        ``"accuracy"``, and uses none for other scores. None predicts the most probable
+        label. A list of arrays for several targets.
     final_estimator : classifier or None, default=None
         Second layer, fitted on the members' out-of-fold predictions as in
         `sklearn.ensemble.StackingClassifier`. It is compared with the weights on
@@ -109,6 +121,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     intercept_ : ndarray of shape (n_classes,), a list of such, or None
         Intercepts that a learned pool adds to the logarithm of each class; None if no
         pool is learned.
+    thresholds_ : ndarray of shape (n_classes,), a list of such, or None
+        Thresholds of the classes, learned or given, with sum 1; None if ``predict``
+        returns the most probable label.
     oof_ : ndarray of shape (n_members, n_samples, n_classes), a list of such, or None
         Out-of-fold probabilities of the members, before calibration; NaN for samples
         that no split holds out. None if nothing is learned out of fold, or without
@@ -120,9 +135,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         Index of the member with the highest score; None without ``scores_``.
     oof_score_ : float or None
         Out-of-fold score of the ensemble, after calibration; None without ``scores_``.
-        Learned weights are cross-fitted: each fold is scored with weights learned on
-        the other folds. The score can be less than the maximum of ``scores_``, which
-        is selected on the rows that it is computed on.
+        Learned weights and thresholds are cross-fitted: each fold is scored with those
+        learned on the other folds. The score can be less than the maximum of
+        ``scores_``, which is selected on the rows that it is computed on.
     history_ : tuple of Trial
         Weights and score of each step of the selection, on the rows that it learned
         from; for a learned pool: the learned weights, equal weights and the best
@@ -188,6 +203,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         calibrate: Any = None,
         cv: Any = 5,
         scoring: Any = None,
+        thresholds: Any = "auto",
         final_estimator: Any = None,
         missing_class: Any = "error",
         on_error: Any = "raise",
@@ -204,6 +220,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.calibrate = calibrate
         self.cv = cv
         self.scoring = scoring
+        self.thresholds = thresholds
         self.final_estimator = final_estimator
         self.missing_class = missing_class
         self.on_error = on_error
@@ -213,7 +230,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.random_state = random_state
 
     def predict(self, X: Any) -> Any:
-        """Predict the most probable labels; ties go to the first of ``classes_``.
+        """Predict the labels whose probabilities are largest for their ``thresholds_``.
+
+        Without thresholds, these are the most probable labels. Ties go to the first of
+        ``classes_``.
 
         Parameters
         ----------
@@ -228,7 +248,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         return self._fitted_combiner.outputs.to_targets(predictions)
 
     def predict_proba(self, X: Any) -> Any:
-        """Predict class probabilities; each row sums to 1.
+        """Predict class probabilities; each row sums to 1. Thresholds do not matter.
 
         Rules that count votes or ranks, such as ``"vote"``, return shares of the votes
         or of the ranks.
@@ -267,9 +287,18 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     ) -> tuple[OutputSpec, Any]:
         check_choice("missing_class", self.missing_class, ("error", "zero"))
         voting = combiner.input == "labels"
-        return check_class_targets(
+        outputs, y = check_class_targets(
             y, fitted, voting=voting, missing_class=self.missing_class
         )
+        thresholds = check_thresholds(self.thresholds, outputs)
+        return outputs._replace(thresholds=thresholds), y
+
+    def _with_thresholds(
+        self, settings: WeightSettings, outputs: OutputSpec
+    ) -> WeightSettings:
+        learns = isinstance(self.thresholds, str)
+        learns = learns and supports_thresholds(settings.scoring, outputs)
+        return settings._replace(learn_thresholds=learns)
 
     def _set_fitted(
         self,
@@ -285,6 +314,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.intercept_: Any = intercepts
         if intercepts is not None and len(intercepts) == 1:
             self.intercept_ = intercepts[0]
+        self.thresholds_: Any = outputs.thresholds
+        if outputs.thresholds is not None and not outputs.multioutput:
+            self.thresholds_ = outputs.thresholds[0]
         self.calibrators_, self.calibrator_ = fit.calibrators, fit.calibrator
 
     def __sklearn_tags__(self) -> Any:

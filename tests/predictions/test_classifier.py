@@ -100,8 +100,8 @@ def test_a_scoring_that_does_not_choose_a_pools_weights_is_warned_of(
 ) -> None:
     ensemble = EnsembleClassifier([NB, TREE, NEAR])
     plain = ensemble.fit(*iris).weights_.tolist()
-    with pytest.warns(UserWarning, match="scoring='accuracy' is only reported, in sco"):
-        ensemble.set_params(scoring="accuracy").fit(*iris)
+    with pytest.warns(UserWarning, match="scoring='roc_auc_ovr' is only reported"):
+        ensemble.set_params(scoring="roc_auc_ovr").fit(*iris)
     assert ensemble.weights_.tolist() == plain
     assert ensemble.oof_score_ > 0.9
     ensemble.set_params(weights="greedy").fit(*iris)  # which it chooses, in silence

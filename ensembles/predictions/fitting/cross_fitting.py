@@ -92,7 +92,7 @@ def weight_folds(out_of_fold: OutOfFold) -> list[Split] | None:
     n_folds = min(folds.max(initial=0) + 1, N_FOLDS)
     folds = folds * n_folds // (folds.max(initial=0) + 1)
     by_fold = [(rows[folds != fold], rows[folds == fold]) for fold in range(n_folds)]
-    for splits in (by_fold, _stratified_folds(out_of_fold)):
+    for splits in (by_fold, stratified_folds(out_of_fold)):
         if len(splits) > 1 and all(_has_classes(out_of_fold, t) for t, _ in splits):
             return [(_sample(out_of_fold, train), test) for train, test in splits]
     return None
@@ -107,8 +107,19 @@ def _sample(out_of_fold: OutOfFold, train: Counts) -> Counts:
     return sample if _has_classes(out_of_fold, sample) else train
 
 
-def _stratified_folds(out_of_fold: OutOfFold) -> list[Split]:
-    """Folds stratified by class and positive weight; plain folds for regression."""
+def stratified_folds(out_of_fold: OutOfFold) -> list[Split]:
+    """Folds stratified by class and positive weight; plain folds for regression.
+
+    Parameters
+    ----------
+    out_of_fold : OutOfFold
+        Predictions, with true targets and sample weights.
+
+    Returns
+    -------
+    list of (train, test)
+        Row indices, in at most `N_FOLDS` folds; empty if the rows cannot be divided.
+    """
     rows, weight = np.arange(len(out_of_fold.y)), out_of_fold.sample_weight
     groups = rows * 0 if weight is None else (weight > 0).astype(np.int64)
     outputs = out_of_fold.outputs

@@ -123,8 +123,8 @@ def select_pool_weights(
         value = -loss.unpenalized(candidates[index])
         return SelectionResult(weights, scores, best, value), combiners[index]
     history = tuple(
-        Trial(pool.weights, score.evaluate(combine(out_of_fold.stacks, pool.weights)))
-        for pool, combine in zip(candidates, combiners, strict=True)
+        Trial(weights, score.of_predictions(combine(out_of_fold.stacks, weights)))
+        for (weights, _), combine in zip(candidates, combiners, strict=True)
     )
     selected = SelectionResult(weights, scores, best, history[index].score, history)
     return selected, combiners[index]

@@ -20,16 +20,20 @@ from ensembles.predictions.fitting.log_pool_weights import (
     select_pool_weights,
     with_floor,
 )
-from ensembles.predictions.fitting.preconditions import FREE, learns_pool
+from ensembles.predictions.fitting.preconditions import FREE, LOG_LOSS, learns_pool
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, make_score
+from ensembles.predictions.thresholds.learning import (
+    cross_fit_thresholds,
+    learn_thresholds,
+)
+from ensembles.predictions.thresholds.threshold_score import ThresholdScore
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
 
-LOG_LOSS = (None, "neg_log_loss")
 SLACK = 0.01  # relative difference of scores within the noise of most data
 
 
@@ -49,6 +53,9 @@ class WeightSettings(NamedTuple):
         Calibration method, as in `Calibrator`; None means no calibration.
     final_estimator : estimator or None, default=None
         Second layer to compare with the weights; None compares none.
+    learn_thresholds : bool, default=False
+        Whether to learn thresholds of the classes that maximize ``scoring``, for a
+        score that `supports_thresholds`.
     """
 
     weights: Any
@@ -56,6 +63,7 @@ class WeightSettings(NamedTuple):
     scoring: Any
     calibrate: str | None = None
     final_estimator: Any = None
+    learn_thresholds: bool = False
 
 
 class WeightFit(NamedTuple):
@@ -64,12 +72,13 @@ class WeightFit(NamedTuple):
     Parameters
     ----------
     combiner : FittedCombiner
-        Rule with its parameters and learned intercepts.
+        Rule with its parameters and learned intercepts. Its outputs have the
+        thresholds, learned or given.
     selected : SelectionResult
         Weights, with scores on the rows that they were learned from.
     score : float or None
-        Score of the ensemble on held-out rows, with cross-fitted weights if weights are
-        learned; None if nothing is held out.
+        Score of the ensemble on held-out rows, with cross-fitted weights and thresholds
+        if they are learned; None if nothing is held out.
     calibrators : sequence of Calibrator or None
         Calibrator of each member; None leaves its predictions unchanged.
     calibrator : Calibrator or None, default=None
@@ -90,12 +99,12 @@ def fit_weights(
     score_weight: Float64 | None,
     names: Sequence[str],
 ) -> WeightFit:
-    """Learn weights and calibration from out-of-fold predictions.
+    """Learn weights, calibration and thresholds from out-of-fold predictions.
 
     Parameters
     ----------
     settings : WeightSettings
-        Weights or their selection, scorer and calibration.
+        Weights or their selection, scorer, calibration; whether to learn thresholds.
     combiner : FittedCombiner
         Rule with its parameters.
     out_of_fold : OutOfFold
@@ -113,11 +122,10 @@ def fit_weights(
     Warns
     -----
     UserWarning
-        If the weights do not beat the best member, or the scorer fails on part of the
-        rows.
+        If the weights do not beat the best member, or the score is computed on rows
+        that weights or thresholds were learned from.
     """
-    weights, scoring = settings.weights, settings.scoring
-    calibrate = settings.calibrate
+    weights, calibrate = settings.weights, settings.calibrate
     held_out = out_of_fold.was_held_out
     out_of_fold = out_of_fold.subset(held_out)
     if score_weight is not None:
@@ -128,10 +136,10 @@ def fit_weights(
     if learns_pool(weights, combiner.combiner):
         combiner = with_floor(combiner)
     prepared = combiner.with_training_predictions(out_of_fold)
-    weighted = out_of_fold._replace(sample_weight=score_weight)
-    score = make_score(weighted, prepared, scoring)
+    rows = np.arange(len(out_of_fold.y))
+    score = _score_of(settings, prepared, out_of_fold, score_weight, rows)
     selected, combiner = select_weights(settings, prepared, out_of_fold, score)
-    value, predictions = selected.score, None
+    cross_fitted = None
     if isinstance(weights, str) or settings.final_estimator is not None:
         start = None
         if combiner.intercepts is not None:
@@ -139,31 +147,54 @@ def fit_weights(
         learn = _learner(settings, prepared, score_weight, start)
         if settings.final_estimator is not None:
             learn = _with_final_estimator(settings, learn, score_weight)
-            rows = np.arange(len(out_of_fold.y))
             combiner = replace(combiner, final=learn(out_of_fold, rows)[0].final)
             _warn_if_unused(settings, combiner)
         cross_fitted = _try_cross_fit(settings, out_of_fold, learn)
-        if cross_fitted is not None:
-            predictions = cross_fitted[0]
-            value, best_score = (score.evaluate(part) for part in cross_fitted)
-            # A learned pool minimizes the log-loss; fit has warned of other scorings.
-            is_learned = learns_pool(weights, combiner.combiner)
-            is_selected = isinstance(weights, str) and combiner.final is None
-            if (
-                is_selected
-                and len(names) > 1
-                and not (is_learned and scoring not in LOG_LOSS)
-            ):
-                best_member = names[int(selected.best_index or 0)]
-                warn_if_no_gain(weights, value, best_score, best_member)
-    if not calibrate:
-        return WeightFit(combiner, selected, value, calibrators)
-    if predictions is None:
+    if cross_fitted is None:
+        value = selected.score
         predictions = combiner(out_of_fold.stacks, selected.weights)
-    combined = out_of_fold._replace(stacks=[y_proba[None] for y_proba in predictions])
-    (calibrator,), combined = cross_calibrate(combined, calibrate)
-    value = score.evaluate([stack[0] for stack in combined.stacks])
+    else:
+        predictions = cross_fitted[0]
+        value, best_score = (_evaluate(settings, score, part) for part in cross_fitted)
+        if len(names) > 1 and _maximizes_score(settings, combiner):
+            best_member = names[int(selected.best_index or 0)]
+            warn_if_no_gain(weights, value, best_score, best_member)
+    calibrator = None
+    if calibrate:
+        stacks = [y_proba[None] for y_proba in predictions]
+        (calibrator,), combined = cross_calibrate(
+            out_of_fold._replace(stacks=stacks), calibrate
+        )
+        predictions = [stack[0] for stack in combined.stacks]
+        value = score.evaluate(predictions)
+    if settings.learn_thresholds:
+        value = _evaluate(settings, score, predictions)
+        thresholds = learn_thresholds(predictions, score.out_of_fold, settings.scoring)
+        outputs: Any = combiner.outputs
+        combiner = replace(combiner, outputs=outputs._replace(thresholds=thresholds))
     return WeightFit(combiner, selected, value, calibrators, calibrator)
+
+
+def _maximizes_score(settings: WeightSettings, combiner: FittedCombiner) -> bool:
+    """Whether weights are selected by the score, or thresholds learned for it.
+
+    A learned pool minimizes the log-loss; ``fit`` has warned of other scorings.
+    """
+    weights, scoring = settings.weights, settings.scoring
+    if not isinstance(weights, str) or combiner.final is not None:
+        return False
+    is_own_score = settings.learn_thresholds or scoring in LOG_LOSS
+    return is_own_score or not learns_pool(weights, combiner.combiner)
+
+
+def _evaluate(
+    settings: WeightSettings, score: ScorerScore, predictions: Predictions
+) -> float:
+    """Score of predictions, with thresholds that are learned on other folds."""
+    if settings.learn_thresholds:
+        held_out = score.out_of_fold
+        predictions = cross_fit_thresholds(predictions, held_out, settings.scoring)
+    return score.evaluate(predictions)
 
 
 def select_weights(
@@ -237,11 +268,16 @@ def _score_of(
     combiner: FittedCombiner,
     part: OutOfFold,
     score_weight: Float64 | None,
-    rows: Counts,
+    rows: Any,
 ) -> ScorerScore:
-    """Score of weights on part of the rows."""
+    """Score of weights on part of the rows; at the best thresholds, if learned."""
     weight = None if score_weight is None else score_weight[rows]
-    return make_score(part._replace(sample_weight=weight), combiner, settings.scoring)
+    part = part._replace(sample_weight=weight)
+    # Weights are selected by the accuracy at equal thresholds: this is much faster,
+    # and the best thresholds for the accuracy are nearly equal.
+    if settings.learn_thresholds and settings.scoring != "accuracy":
+        return ThresholdScore(part, combiner, settings.scoring)
+    return make_score(part, combiner, settings.scoring)
 
 
 def _with_final_estimator(
@@ -273,7 +309,7 @@ def _with_final_estimator(
             cross_fitted = cross_fit(part, layer)
             if cross_fitted is None:  # too few rows to compare
                 return combiner, weights, best_index
-            values.append(score.evaluate(cross_fitted[0]))
+            values.append(_evaluate(settings, score, cross_fitted[0]))
         if values[1] > values[0]:
             return fit_final(part, rows)
         return combiner, weights, best_index
