@@ -27,7 +27,7 @@ from ensembles.reports.displays.predictions.member_predictions import (
     metric_of,
 )
 
-MOST_POINTS = 200  # thresholds that are scored
+MOST_POINTS = 100  # thresholds that are scored
 SCORING = ("balanced_accuracy", "f1_macro", "matthews_corrcoef")
 
 

@@ -65,10 +65,10 @@ def test_with_several_classes_the_other_thresholds_keep_their_ratio(
         assert score == pytest.approx(balanced_accuracy_score(y, labels))
 
 
-def test_at_most_200_thresholds_are_scored(rng: np.random.Generator) -> None:
+def test_at_most_100_thresholds_are_scored(rng: np.random.Generator) -> None:
     y, share = imbalanced(rng, 3000)
     display = ThresholdDisplay.from_predictions(y, share, scoring=["accuracy"])
-    assert len(display.thresholds) == 200
+    assert len(display.thresholds) == 100
     assert display.thresholds[[0, -1]].tolist() == [0, 1]
 
 
