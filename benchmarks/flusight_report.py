@@ -66,7 +66,7 @@ def _subsets(ratios: Mapping[str, Any]) -> list[str]:
     lines = [
         "Of other members, relative to their linear pool with equal weights:",
         "",
-        "| | without the best member | random halves, mean | worst half |",
+        f"| | without {ratios['best']} | mean of ten random halves | worst half |",
         "|---|--:|--:|--:|",
     ]
     for way, values in ratios.items():

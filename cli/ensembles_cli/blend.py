@@ -7,23 +7,21 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, hub
 from ensembles_cli.options.types import Param, as_params
 from ensembles_cli.process import allow_long_fields, end_cleanly
 from ensembles_cli.reports.blend import as_scoring, print_blend
+from ensembles_cli.reports.hub import blend_in_hub
 
 EQUAL = ("equal", "uniform", "none")
 
 
 @click.command("blend")
-@click.argument(
-    "members", nargs=-1, required=True, metavar="FILE...", type=click.Path()
-)
+@click.argument("members", nargs=-1, metavar="FILE...", type=click.Path())
 @click.option(
     "-t",
     "--target",
     type=click.Path(),
-    required=True,
     help="File with the true values: identifiers, and a column of labels or numbers.",
 )
 @click.option(
@@ -70,8 +68,16 @@ EQUAL = ("equal", "uniform", "none")
 )
 @click.option(
     "--calibrate",
-    type=click.Choice(["temperature", "isotonic", "sigmoid"]),
+    type=click.Choice(["temperature", "matrix", "isotonic", "sigmoid"]),
     help="Calibrate the probabilities of each file and of the blend.",
+)
+@click.option(
+    "--no-thresholds",
+    is_flag=True,
+    help=(
+        "Judge the most probable labels. By default, thresholds of the classes are "
+        "learned for accuracy, balanced_accuracy, f1, f1_macro and mcc."
+    ),
 )
 @click.option(
     "--id",
@@ -154,6 +160,7 @@ EQUAL = ("equal", "uniform", "none")
     metavar="IMAGE",
     help="Draw the scores and the weights: a path with the suffix .png, .svg or .pdf.",
 )
+@hub.options
 @checkpoint.force
 @checkpoint.as_json
 def command(
@@ -163,6 +170,7 @@ def command(
     weights: str,
     rule_params: tuple[tuple[str, Any], ...],
     weights_params: tuple[tuple[str, Any], ...],
+    no_thresholds: bool,
     ids: tuple[str, ...],
     test_dir: Path | None,
     out: Path | None,
@@ -192,9 +200,15 @@ def command(
     ensemble blend *.csv -t y.csv --groups patient -o blend.parquet
     ensemble blend *.csv -t y.csv --time date --cv 8 --json
     ensemble blend a.csv b.csv -t y.csv --rule mean --weights .7,.3 -o c.csv
+    ensemble blend --hub FluSight-forecast-hub --model-id TEAM-blend
 
     Weights are learned once more from all rows, and then applied to the test files or,
     without --test-dir, to the same files: those predictions are no longer out-of-fold.
+
+    With --hub, the quantile forecasts of a round are blended: each model counts by its
+    scores in earlier rounds (--weights skill, or equal), on outcomes as they were known
+    before the round. --rule is quantile_mean, quantile_median, linear_pool, or several
+    with commas. The submission is checked against the hub's tasks.json.
     """
     from ensembles.atomic_io import check_absent
     from ensembles.predictions.files import blend
@@ -203,6 +217,21 @@ def command(
 
     allow_long_fields()
     end_cleanly()
+    in_hub = hub.take_options(options)
+    if in_hub is not None:
+        blend_in_hub(
+            in_hub,
+            members,
+            target=target,
+            rule=options["rule"],
+            rule_params=as_params(rule_params),
+            weights=weights,
+            weights_params=as_params(weights_params),
+            out=out,
+            force=force,
+            as_json=as_json,
+        )
+        return
     if test_dir is not None and out is None:
         raise click.UsageError("--test-dir requires -o")
     for path in filter(None, (out, plot)):
@@ -220,6 +249,7 @@ def command(
         weights=as_weights(weights),
         rule_params=as_params(rule_params),
         weights_params=as_params(weights_params),
+        thresholds=None if no_thresholds else "auto",
         ids=ids or None,
         random_state=seed,
         **options,

@@ -23,7 +23,21 @@ from ensembles._sklearn import (
 )
 from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.final_estimator import check_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.preconditions import (
+    check_param_names,
+    check_selection,
+    check_weights_parameter,
+    learns_pool,
+    selection_params,
+    warn_if_only_reported,
+)
+from ensembles.predictions.fitting.weight_fitting import (
+    WeightFit,
+    WeightSettings,
+    fit_weights,
+)
 from ensembles.predictions.members.fitting import (
     FittedMember,
     Named,
@@ -54,20 +68,7 @@ from ensembles.predictions.members.sample_weight import (
     check_accepts_sample_weight,
     check_sample_weight,
 )
-from ensembles.predictions.metrics.table import check_score, check_scoring
-from ensembles.predictions.preconditions import (
-    check_param_names,
-    check_selection,
-    check_weights_parameter,
-    learns_pool,
-    selection_params,
-)
-from ensembles.predictions.weight_fitting import (
-    LOG_LOSS,
-    WeightFit,
-    WeightSettings,
-    fit_weights,
-)
+from ensembles.predictions.metrics.table import check_score, resolve_scoring
 from ensembles.selection.choose import SelectionResult
 from ensembles.selection.table import generator_of
 
@@ -86,6 +87,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     memory: Any
     n_jobs: Any
     random_state: Any
+    final_estimator: Any = None
     scores_: Any  # None if no data were held out
     oof_score_: Any
 
@@ -139,6 +141,14 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
+        settings = self._with_thresholds(settings, outputs)
+        if not settings.learn_thresholds:
+            warn_if_only_reported(settings.scoring, settings.weights, combiner)
+        if self.final_estimator is not None:
+            has_weights = sample_weight is not None
+            check_final_estimator(
+                self.final_estimator, outputs, has_weights=has_weights
+            )
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
         linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = self._learns(settings, combiner)
@@ -150,7 +160,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
                 outputs.check_methods(name, member)
                 check_accepts_sample_weight(name, member, params[name])
         if learns:
-            check_score(fitted_combiner, y, splits, score_weight, self.scoring)
+            check_score(fitted_combiner, y, splits, score_weight, settings.scoring)
         members = fit_members(
             self,
             named_members,
@@ -198,6 +208,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         """Validated calibration method; None if the estimator has none."""
         return None
 
+    def _with_thresholds(
+        self, settings: WeightSettings, outputs: OutputSpec
+    ) -> WeightSettings:
+        """Settings with the choice whether to learn thresholds of the classes."""
+        return settings
+
     def _is_prefit(self) -> bool:
         return isinstance(self.cv, str) and self.cv == "prefit"
 
@@ -211,25 +227,19 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         if not isinstance(self.random_state, np.random.RandomState):
             generator_of(self.random_state)  # of a RandomState it would draw a seed
         calibrate = self._calibration_method()
-        check_scoring(self.scoring)
+        scoring = resolve_scoring(self.scoring)
         n_members = len(self.estimators)
         weights = check_weights_parameter(self.weights, combiner, n_members)
         weights_params = check_mapping("weights_params", self.weights_params)
         check_param_names(combiner, self.weights, rule_params, weights_params)
         combiner.check(n_members, rule_params)
-        if learns_pool(weights, combiner):
-            if self.scoring not in LOG_LOSS:
-                warn_caller(
-                    f"scoring={self.scoring!r} is only reported, in scores_ and "
-                    f"oof_score_: weights={weights!r} of rule {combiner.name!r} "
-                    "minimize the log-loss; use weights='greedy' to select weights by "
-                    "the scoring"
-                )
-        elif isinstance(weights, str):
+        if isinstance(weights, str) and not learns_pool(weights, combiner):
             if "random_state" in selection_params(weights, combiner):
                 weights_params.setdefault("random_state", self.random_state)
             check_selection(weights, len(self._members()), weights_params)
-        return WeightSettings(weights, weights_params, self.scoring, calibrate)
+        return WeightSettings(
+            weights, weights_params, scoring, calibrate, self.final_estimator
+        )
 
     def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
@@ -279,8 +289,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             router.add(cv=self.cv, method_mapping=mapping)
         if self.scoring is not None:
             mapping = MethodMapping().add(caller="fit", callee="score")
-            check_scoring(self.scoring)
-            router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
+            scorer = get_scorer(resolve_scoring(self.scoring))
+            router.add(scoring=scorer, method_mapping=mapping)
         return router
 
     def _without_dropped(
@@ -311,6 +321,11 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         self.weights_, self.scores_ = fit.selected.weights, fit.selected.scores
         self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
         self.oof_score_ = fit.score
+        final = fit.combiner.final
+        models = None if final is None else final.models
+        self.final_estimator_: Any = models
+        if models is not None and len(models) == 1:
+            self.final_estimator_ = models[0]
 
     def _member_predictions(
         self, X: Any, predict: Callable[..., Predictions] | None = None
@@ -323,6 +338,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         check_features(self, X)
         # Members with weight 0 do not affect the result, so they do not predict.
         indices = np.flatnonzero(self.weights_).tolist() or [0]
+        if self._fitted_combiner.final is not None:
+            indices = list(range(len(self.weights_)))
         names = list(self.named_estimators_)
         tasks = (
             (
@@ -367,10 +384,15 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         return as_float32(combined, dtypes)
 
     def _learns(self, settings: WeightSettings, combiner: Combiner) -> bool:
-        """Whether weights, calibration or ranks are learned out of fold."""
+        """Whether weights, calibration, thresholds or ranks are learned."""
         has_selection = isinstance(settings.weights, str)
+        has_final = settings.final_estimator is not None
         return bool(
-            has_selection or settings.calibrate or combiner.needs_training_predictions
+            has_selection
+            or has_final
+            or settings.calibrate
+            or settings.learn_thresholds
+            or combiner.needs_training_predictions
         )
 
 

@@ -16,12 +16,13 @@ from ensembles.predictions.base import predict_member
 from ensembles.predictions.classifier import EnsembleClassifier
 from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.preconditions import FREE
+from ensembles.predictions.fitting.weight_fitting import WeightFit, WeightSettings
 from ensembles.predictions.members.fitting import FittedMember
 from ensembles.predictions.members.named_estimators import check_features
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
-from ensembles.predictions.preconditions import FREE
 from ensembles.predictions.stopping import (
     Cascade,
     CascadeRun,
@@ -29,7 +30,6 @@ from ensembles.predictions.stopping import (
     order_members,
     sample_rows,
 )
-from ensembles.predictions.weight_fitting import WeightFit, WeightSettings
 
 N_TIMED_ROWS = 1000
 
@@ -159,6 +159,8 @@ class CascadeClassifier(EnsembleClassifier):
         A cascade does not calibrate its members.
     calibrator_ : None
         A cascade does not calibrate its result.
+    final_estimator_ : None
+        A cascade has no second layer.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -192,7 +194,9 @@ class CascadeClassifier(EnsembleClassifier):
     True
     """
 
+    # Parameters of the ensemble that a cascade does not have.
     calibrate = None
+    thresholds = None
     on_error = "raise"
 
     def __init__(

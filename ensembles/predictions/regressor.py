@@ -11,16 +11,16 @@ from sklearn.utils.validation import check_is_fitted
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
+from ensembles.predictions.fitting.weight_fitting import WeightFit
 from ensembles.predictions.members.fitting import FittedMember, Named
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_regression_targets
-from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.uncertainty import (
     Uncertainty,
     decompose_variance,
     predict_moments,
 )
-from ensembles.predictions.weight_fitting import WeightFit
 
 
 class EnsembleRegressor(RegressorMixin, BaseEnsemble):
@@ -55,6 +55,11 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         them has seen.
     scoring : str, callable or None, default=None
         Score that selections maximize; None means the negative mean squared error.
+    final_estimator : regressor or None, default=None
+        Second layer, fitted on the members' out-of-fold predictions as in
+        `sklearn.ensemble.StackingRegressor`. It is compared with the weights on
+        held-out rows in nested folds, and predicts in their place if it scores higher.
+        None uses the weights.
     on_error : {"raise", "drop"}, default="raise"
         If a member fails in ``fit`` or ``predict``: raise its error, or leave it out
         with a warning.
@@ -94,6 +99,9 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
     history_ : tuple of Trial
         Weights and score of each step of the selection, on the rows that it learned
         from. Empty if no weights are learned.
+    final_estimator_ : regressor, list of such or None
+        Final estimator, fitted on the out-of-fold predictions; None if the
+        weights score higher, or without ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -132,6 +140,7 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         weights_params: Any = None,
         cv: Any = 5,
         scoring: Any = None,
+        final_estimator: Any = None,
         on_error: Any = "raise",
         memory: Any = None,
         keep_oof: Any = True,
@@ -145,6 +154,7 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         self.weights_params = weights_params
         self.cv = cv
         self.scoring = scoring
+        self.final_estimator = final_estimator
         self.on_error = on_error
         self.memory = memory
         self.keep_oof = keep_oof

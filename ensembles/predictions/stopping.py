@@ -12,10 +12,10 @@ import numpy as np
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.base import as_float32
 from ensembles.predictions.combiners.combiner import Terms
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.cross_fitting import weight_folds
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
-from ensembles.predictions.weight_fitting import weight_folds
 
 # Of sums of terms, relative: larger than the rounding of float32 predictions, which can
 # make probabilities equal that differ in float64, and than the excess of their sums.
@@ -96,6 +96,8 @@ class Cascade:
             else:
                 current = self.combine(evaluated)
                 stops = smallest_gap(current) * self.shares[step - 1] >= self.margin
+            if not stops.any():
+                continue
             n_members[rows[stops]] = step
             for score, output in zip(scores, current, strict=True):
                 score[rows[stops]] = output[stops]

@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits, make_multilabel_classification
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.naive_bayes import GaussianNB
+from sklearn.naive_bayes import GaussianNB, MultinomialNB
+from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles._typing import Float64
 from ensembles.predictions import CascadeClassifier, EnsembleClassifier
 from ensembles.predictions.combiners.builtin import resolve_combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.stopping import Cascade, estimate_stopping
@@ -247,6 +250,26 @@ def test_frozen_members_are_evaluated_as_they_are(digits: Any) -> None:
     assert cascade.mean_members_ == pytest.approx(
         cascade.predict_cascade(X_test).mean_members, abs=0.5
     )
+
+
+@pytest.mark.parametrize("kind", ["sparse", "frame", "texts"])
+def test_rows_of_any_container_are_selected(kind: str) -> None:
+    texts = ["good film", "bad film", "good", "bad", "a film", "no film at all"] * 6
+    y = np.array(["yes", "no", "yes", "no", "yes", "no"] * 6)
+    counts = CountVectorizer().fit_transform(texts)
+    X: Any = {
+        "sparse": counts,
+        "frame": pd.DataFrame(counts.toarray()).add_prefix("word "),
+        "texts": texts,
+    }[kind]
+    members = [(str(a), MultinomialNB(alpha=a)) for a in (0.1, 1.0, 9.0)]
+    if kind == "texts":
+        members = [(n, make_pipeline(CountVectorizer(), m)) for n, m in members]
+    cascade = CascadeClassifier(members, rule="vote", weights=None).fit(X, y)
+    ensemble = EnsembleClassifier(members, rule="vote", weights=None).fit(X, y)
+    prediction = cascade.predict_cascade(X)
+    assert (prediction.labels == ensemble.predict(X)).all()
+    assert 2 <= prediction.mean_members < 3
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

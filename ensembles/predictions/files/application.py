@@ -14,7 +14,11 @@ from sklearn.base import is_classifier
 
 from ensembles._typing import Counts, Float64
 from ensembles.atomic_io import check_absent
-from ensembles.predictions.files.alignment import AlignedPredictions, align
+from ensembles.predictions.files.alignment import (
+    AlignedPredictions,
+    align,
+    release_memory,
+)
 from ensembles.predictions.files.columns import map_columns
 from ensembles.predictions.files.formats.paths import (
     format_of,
@@ -91,6 +95,7 @@ def apply_ensemble(
             predictions, n_of_block = _combine(ensemble, aligned, rows)
             n_equal += n_of_block
             add(ids.slice(rows[0], len(rows)), predictions[:, list(written.values())])
+            release_memory(aligned.stack)
     notes = list(aligned.notes)
     if n_equal:
         notes.append(

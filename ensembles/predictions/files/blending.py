@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.files.alignment import AlignedPredictions, align
+from ensembles.predictions.files.alignment import (
+    AlignedPredictions,
+    align,
+    release_memory,
+)
 from ensembles.predictions.files.application import apply_ensemble
 from ensembles.predictions.files.formats.paths import open_table
 from ensembles.predictions.files.judging import BEST, BLEND, EQUAL, BlendScore, judge
@@ -176,6 +180,7 @@ def blend(
     rule_params: Mapping[str, Any] | None = None,
     weights_params: Mapping[str, Any] | None = None,
     calibrate: str | None = None,
+    thresholds: Any = "auto",
     ids: Sequence[str] | None = None,
     groups: str | None = None,
     time: str | None = None,
@@ -212,9 +217,13 @@ def blend(
         `EnsembleClassifier`; None weights all members equally.
     rule_params, weights_params : mapping of str to value, or None, default=None
         Parameters of the rule, and of the selection; None means the defaults.
-    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+    calibrate : {None, "temperature", "matrix", "isotonic", "sigmoid"}, default=None
         Calibration of the probabilities of each member and of the blend; None means no
         calibration.
+    thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+        Thresholds of the classes for scores of labels, as in `EnsembleClassifier`:
+        "auto" learns them, None predicts the most probable labels. The scores of single
+        files are without thresholds, and that of the best file is with its own ones.
     ids : sequence of str or None, default=None
         Columns that identify rows; None chooses them by name and type.
     groups : str or None, default=None
@@ -282,7 +291,7 @@ def blend(
     n_rows = int(aligned.present.all(axis=0).sum())
     y, stack = np.asarray(aligned.y)[rows], aligned.stack
     if len(rows) < stack.shape[1]:
-        stack = np.stack([member[rows] for member in stack])
+        stack = _gathered(stack, rows)
     splits = judging_splits(
         y,
         cv=cv,
@@ -303,6 +312,7 @@ def blend(
         weights_params=weights_params,
         random_state=random_state,
         calibrate=calibrate,
+        thresholds=thresholds,
     )
     with _noting(notes):
         ensemble.fit(np.arange(len(y))[:, None], y)
@@ -386,6 +396,15 @@ def _rows_to_learn_from(aligned: AlignedPredictions) -> tuple[Counts, list[str]]
         )
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
     return rows, notes
+
+
+def _gathered(stack: Float64, rows: Counts) -> Float64:
+    """Rows of a stack, which may be larger than memory."""
+    sample = np.empty((len(stack), len(rows), stack.shape[2]))
+    for member, plane in zip(stack, sample, strict=True):
+        plane[:] = member[rows]
+        release_memory(stack)
+    return sample
 
 
 def _column(

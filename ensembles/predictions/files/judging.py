@@ -13,7 +13,8 @@ from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import COMBINERS
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.preconditions import LOG_LOSS
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
 from ensembles.predictions.members.outputs import OutputSpec, RegressionOutputs
 from ensembles.predictions.members.precomputed import (
@@ -21,8 +22,7 @@ from ensembles.predictions.members.precomputed import (
     PrecomputedRegressor,
 )
 from ensembles.predictions.metrics.scorer import ScorerScore
-from ensembles.predictions.metrics.table import SCORER_ERRORS
-from ensembles.predictions.weight_fitting import LOG_LOSS
+from ensembles.predictions.metrics.table import SCORER_ERRORS, resolve_scoring
 
 BLEND, BEST, EQUAL = "blend", "best single file", "equal weights"
 
@@ -95,6 +95,8 @@ def judge(
                 raise
             parts[name].append(_predict(fitted, rows[test]))
     outputs = fitted._fitted_combiner.outputs
+    if is_classifier(fitted):  # thresholds are those of the blend in the last fold
+        outputs = outputs._replace(thresholds=None)
     scored = partial(_scored, y=y, tests=tests, outputs=outputs, scoring=scoring)
     weights = list(ensembles.values())[-1].weights_
     scores = []
@@ -166,4 +168,4 @@ def _score(predicted: _Predicted, y: Any, outputs: OutputSpec, scoring: Any) -> 
         estimator: Any = PrecomputedRegressor(outputs.multioutput)
     else:
         estimator = _JudgedClassifier(outputs, targets)
-    return float(get_scorer(scoring)(estimator, columns, y))
+    return float(get_scorer(resolve_scoring(scoring))(estimator, columns, y))

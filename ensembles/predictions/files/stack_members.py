@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from ensembles._typing import Float64
 from ensembles.predictions.classifier import EnsembleClassifier
+from ensembles.predictions.fitting.weight_fitting import WeightSettings
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 from ensembles.predictions.regressor import EnsembleRegressor
-from ensembles.predictions.weight_fitting import WeightSettings
 
 
 class _StackMember(BaseEstimator):
@@ -133,7 +133,8 @@ def stack_ensemble(
     classes : ndarray of shape (n_classes,) or None
         Sorted classes of the columns; None for values and quantiles.
     **params
-        Parameters of the ensemble; ``calibrate`` is an error without classes.
+        Parameters of the ensemble; without classes, ``calibrate`` is an error and
+        ``thresholds`` is ignored.
 
     Returns
     -------
@@ -143,6 +144,7 @@ def stack_ensemble(
     members = list(zip(_valid_names(names), _members(stack, classes), strict=True))
     if classes is not None:
         return _UnscoredClassifier(members, cv="prefit", keep_oof=False, **params)
+    params.pop("thresholds", None)
     if params.pop("calibrate", None) is not None:
         raise ValueError("calibrate needs class probabilities, found other predictions")
     return _UnscoredRegressor(members, cv="prefit", keep_oof=False, **params)

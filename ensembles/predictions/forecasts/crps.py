@@ -212,7 +212,7 @@ def _bins(y: Float64, samples: Float64) -> tuple[Float64, Float64]:
     lengths = below + above
     observed = np.divide(below, lengths, out=np.zeros(len(below)), where=lengths > 0)
     # Beyond the samples, the mean is over the units whose outcome is there.
-    low, high = float((y < first).mean()), float((y < last).mean())
+    low, high = float((y < first).mean()), float((y <= last).mean())
     low_length = float(np.maximum(first - y, 0.0).mean()) / (low or 1.0)
     high_length = float(np.maximum(y - last, 0.0).mean()) / (1 - high or 1.0)
     return np.hstack([low, observed, high]), np.hstack(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from ensembles.predictions.forecasts.quantiles import (
     first_index,
 )
 from ensembles.predictions.forecasts.scores import pinball_loss
+from ensembles.registry import lookup
 from ensembles.selection.table import check_real
 
 MAX_RATIO = 20.0  # of relative losses: one disaster, or one lucky zero, is not a skill
@@ -47,7 +49,7 @@ def combine_rounds(
     truth: Callable[[Any], ArrayLike],
     *,
     levels: ArrayLike,
-    rule: str = "mean_of_pools",
+    rule: str | Sequence[str] = ("quantile_mean", "linear_pool"),
     rule_params: Mapping[str, Any] | None = None,
     weights: str | None = "skill",
     weights_params: Mapping[str, Any] | None = None,
@@ -70,10 +72,12 @@ def combine_rounds(
         was unknown, which include all units of this round and of later ones.
     levels : array-like of shape (n_levels,)
         Quantile levels in ascending order.
-    rule : str, default="mean_of_pools"
-        Name of a rule in `POOLS`.
+    rule : str or sequence of str, default=("quantile_mean", "linear_pool")
+        Name of a rule in `POOLS`. With several names, the quantiles of their pools are
+        averaged: the default is between the mean of quantiles, which is as sharp as
+        the members, and the linear pool, which is wider than they are.
     rule_params : mapping or None, default=None
-        Parameters of the rule; None means its defaults.
+        Parameters of a single rule; None means its defaults.
     weights : {"skill"} or None, default="skill"
         "skill" learns the weights by `skill_weights`; None weights equally all members
         that are present in the round.
@@ -89,6 +93,12 @@ def combine_rounds(
     ValueError, TypeError
         If an input is not valid, a unit has no member, or ``truth`` returns the outcome
         of a unit whose round is not earlier.
+
+    References
+    ----------
+    Taylor & Meng (2023), "Angular combining of forecasts of probability distributions",
+    arXiv:2305.16735, which has a family of pools between the two of the default; here
+    their quantiles are averaged instead.
 
     Examples
     --------
@@ -109,7 +119,7 @@ def combine_rounds(
     [[0.5, 0.5], [0.95, 0.05], [0.99, 0.01]]
     """
     check_choice("weights", weights, ("skill", None))
-    rule_params = check_mapping("rule_params", rule_params)
+    pools = _check_rule(rule, check_mapping("rule_params", rule_params))
     weights_params = check_mapping("weights_params", weights_params)
     levels = check_levels(levels)
     quantiles = check_quantiles(stack, levels)
@@ -119,8 +129,8 @@ def combine_rounds(
             f"{quantiles.shape}"
         )
     rounds = _check_rounds(rounds, quantiles.shape[1])
-    pool, labels = POOLS[rule], np.unique(rounds)
-    combined = np.empty(quantiles.shape[1:])
+    labels = np.unique(rounds)
+    combined = np.zeros(quantiles.shape[1:])
     round_weights = np.zeros((len(labels), len(quantiles)))
     for index, label in enumerate(labels):
         rows = rounds == label
@@ -132,10 +142,26 @@ def combine_rounds(
             round_weights[index] = skill_weights(
                 losses, rounds, now=label, is_present=is_present, **weights_params
             )
-        combined[rows] = pool(
-            quantiles[:, rows], round_weights[index], levels=levels, **rule_params
-        )
+        for pool in pools:
+            pooled = pool(quantiles[:, rows], round_weights[index], levels=levels)
+            combined[rows] += pooled / len(pools)
     return RoundForecasts(combined, labels, round_weights)
+
+
+def _check_rule(
+    rule: str | Sequence[str], rule_params: Mapping[str, Any]
+) -> list[Callable[..., Float64]]:
+    """Pools of one or several names, with the parameters of a single one."""
+    names = [rule] if isinstance(rule, str) else list(rule)
+    if not names or (rule_params and len(names) > 1):
+        raise ValueError(
+            "rule must be a name, or several without rule_params: found "
+            f"rule={rule!r}, rule_params={dict(rule_params)}"
+        )
+    pools = [lookup(POOLS, name) for name in names]
+    for pool in pools:
+        pool.check_params(rule_params)
+    return [partial(pool, **rule_params) for pool in pools]
 
 
 def _known_losses(
@@ -257,7 +283,11 @@ def skill_weights(
             f"is_present must have one value for each of {len(values)} members, and at "
             f"least one of them must be True: found {is_present.tolist()}"
         )
-    now = _check_rounds([now], 1).astype(rounds.dtype)[0]
+    (now,) = _check_rounds([now], 1)
+    if now.dtype.kind != rounds.dtype.kind:
+        raise TypeError(
+            f"now must be of the kind of rounds, found {now!r} and {rounds.dtype}"
+        )
     is_earlier = rounds < now
     skill = _skill(values[:, is_earlier], rounds[is_earlier], now, prior, half_life)
     weights = np.zeros(len(values))
@@ -290,12 +320,8 @@ def _skill(
     relative = np.clip(relative, -np.log(MAX_RATIO), np.log(MAX_RATIO))
     counted = n_units / n_units.max(0, initial=1.0) * _decay(labels, now, half_life)
     evidence = counted.sum(1) + prior
-    return np.divide(
-        (relative * counted).sum(1),
-        evidence,
-        out=np.zeros(len(losses)),
-        where=evidence > 0,
-    )
+    totals = (relative * counted).sum(1)
+    return np.asarray(totals / np.where(evidence > 0, evidence, 1.0))
 
 
 def _sums(values: Float64, index: Array, n_rounds: int) -> Float64:

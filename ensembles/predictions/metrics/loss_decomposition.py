@@ -185,10 +185,12 @@ def decompose_loss(
     shares = shares / shares.sum()
     trials = np.full(n_trials, 1 / n_trials)
 
+    row_weights = None if sample_weight is None else np.asarray(sample_weight)
+
     def average(rows: Float64) -> float:
         """Mean over trials, members and rows."""
         by_row = np.tensordot(shares, np.tensordot(trials, rows, (0, 0)), (0, 0))
-        return float(np.average(by_row, weights=sample_weight))
+        return float(np.average(by_row, weights=row_weights))
 
     ensemble = center(stack, shares, 1)[:, None]
     ensemble_rows = np.repeat(divergence(target, ensemble), n_members, axis=1)
@@ -196,15 +198,17 @@ def decompose_loss(
     diversity_rows = divergence(ensemble, stack)
     if loss == "zero_one":
         diversity_rows = member_rows - ensemble_rows
-    terms = [average(rows) for rows in (ensemble_rows, member_rows, diversity_rows)]
+    terms = LossDecomposition(
+        average(ensemble_rows), average(member_rows), average(diversity_rows)
+    )
     if n_trials == 1:
-        return LossDecomposition(*terms)
+        return terms
     middle = center(stack, trials, 0)[None]
     bias_rows = np.repeat(divergence(target, middle), n_trials, axis=0)
     variance_rows = divergence(middle, stack)
     if loss == "zero_one":
         variance_rows = member_rows - bias_rows
-    return LossDecomposition(*terms, average(bias_rows), average(variance_rows))
+    return terms._replace(bias=average(bias_rows), variance=average(variance_rows))
 
 
 def _four_axes(predictions: ArrayLike) -> Float64:

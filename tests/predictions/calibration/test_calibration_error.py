@@ -60,6 +60,10 @@ def test_edges(name: str) -> None:
     assert found.ece == pytest.approx(expected)
 
 
+def test_a_probability_at_an_edge_is_in_the_upper_bin() -> None:
+    assert calibration_error([1, 0], [0.5, 0.9], n_bins=2).ece == pytest.approx(0.2)
+
+
 def test_equal_probabilities_are_one_quantile_bin() -> None:
     found = calibration_error([1, 0, 0, 0], [0.75] * 4, strategy="quantile")
     assert found.ece == pytest.approx(0.5)

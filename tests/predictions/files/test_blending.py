@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -148,11 +149,16 @@ def test_files_of_all_formats_give_the_weights_of_the_estimator(
 @pytest.mark.parametrize(
     "params",
     [
-        {"rule": "mean", "weights": "greedy", "scoring": "accuracy"},
+        {
+            "rule": "mean",
+            "weights": "greedy",
+            "weights_params": {"n_rounds": 4},
+            "scoring": "roc_auc_ovr",
+        },
         {"rule": "mean", "weights": None},
         {"rule": "median", "weights": None, "calibrate": "temperature"},
         {"weights": [1, 2, 3], "rule_params": {"temperature": 0.5}},
-        {"rule": "vote", "weights": None, "scoring": "accuracy"},
+        {"rule": "vote", "weights": None, "scoring": "accuracy", "thresholds": None},
     ],
 )
 def test_parameters_are_those_of_the_estimator(
@@ -200,6 +206,26 @@ class Rows(ClassifierMixin, BaseEstimator):
         return self.classes[self.array[X[:, 0]].argmax(axis=1)]
 
 
+def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
+    """A single member with thresholds is compared with a blend with thresholds."""
+    members = wine.paths[:3]
+    params: Any = {"scoring": "balanced_accuracy", "rule": "mean", "weights": None}
+    blended = blend(members, wine.folder / "y.csv", cv=2, **params)
+    assert blended.thresholds_.shape == (3,)
+    y = wine.y
+    predicted = np.empty_like(y)
+    for train, test in judging_splits(y, cv=2, classifier=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            classes = wine.ensemble.classes_
+            prefit = [(f"m{i}", Rows(wine.ensemble.oof_[i], classes)) for i in range(3)]
+            ensemble = EnsembleClassifier(prefit, cv="prefit", **params)
+            ensemble.fit(train[:, None], y[train])
+        predicted[test] = ensemble.predict(test[:, None])
+    expected = balanced_accuracy_score(y, predicted)
+    assert blended.score("blend").score == pytest.approx(expected)
+
+
 class Noise(NamedTuple):
     """Files of members that know nothing, with groups and times in the target."""
 
@@ -228,8 +254,8 @@ def noise(tmp_path: Path, rng: np.random.Generator) -> Noise:
 
 def test_the_blend_is_judged_on_rows_that_chose_nothing(noise: Noise) -> None:
     """Greedy weights of noise look good only on the rows that chose them."""
-    params: Any = {"scoring": "accuracy", "rule": "mean", "weights": "greedy"}
-    blended = blend(noise.paths, noise.target, **params)
+    params: Any = {"rule": "mean", "weights": "greedy", "thresholds": None}
+    blended = blend(noise.paths, noise.target, scoring="accuracy", **params)
     on_own_rows = blended.ensemble.history_[-1].score
     assert on_own_rows > 0.6
     assert blended.score("blend").score < on_own_rows - 0.05

@@ -111,6 +111,12 @@ def test_a_linear_pool_worked_out_by_hand() -> None:
     assert pooled[0] == pytest.approx([0.0, 1.5], abs=1e-14)
 
 
+def test_rounding_does_not_move_a_linear_pool_across_a_gap() -> None:
+    stack = np.where(np.arange(10) < 8, 0.0, 1e6)[:, None, None]
+    assert sum([0.1] * 8) < 8 * 0.1
+    assert linear_pool(stack, levels=[0.8]).item() == 0
+
+
 @pytest.mark.parametrize("weights", [[1, 1, 1], [0.25, 0.5, 0.25]])
 def test_a_normal_pool_is_exact_for_normal_forecasts(weights: list[float]) -> None:
     """The case of the tests of hubEnsembles, which reaches 1e-3 there."""

@@ -216,8 +216,8 @@ def test_folds_without_weight_are_left_out() -> None:
 
 
 def test_folds_respect_groups_and_time() -> None:
-    X, y = data(12)
-    days = np.arange(60) // 6
+    X, y = data(12, n_units=50)
+    days = np.arange(50) // 7  # folds of different size
     for cv, groups in ((GroupKFold(5), days), (TimeSeriesSplit(5), None)):
         ensemble = QuantileEnsemble(LEVELS, cv=cv).fit(X, y, groups=groups)
         splits = list(cv.split(X, y, groups))

@@ -240,6 +240,12 @@ def test_a_decomposition_of_the_crps_worked_out_by_hand() -> None:
     assert parts.resolution == pytest.approx(0.5 - potential)
 
 
+def test_an_outcome_equal_to_the_last_sample_is_not_beyond_it() -> None:
+    # Length 2 between the samples, never above y; beyond, 1 for half of the outcomes.
+    parts = decompose_crps([2, 3], [[0, 2], [0, 2]])
+    assert parts.reliability == pytest.approx(2 * 0.5**2 + 1 * 0.5**2)
+
+
 @pytest.mark.parametrize("n_samples", [1, 2, 7])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_parts_of_the_crps_add_up(seed: int, n_samples: int) -> None:

@@ -10,7 +10,12 @@ import numpy as np
 from ensembles._sklearn import check_mapping
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import resolve_combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.weight_fitting import (
+    WeightFit,
+    WeightSettings,
+    fit_weights,
+)
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,
@@ -18,7 +23,6 @@ from ensembles.predictions.members.outputs import (
     check_class_targets,
     check_regression_targets,
 )
-from ensembles.predictions.weight_fitting import WeightFit, WeightSettings, fit_weights
 from ensembles.reports.displays.figures import member_names
 
 # Names of scorers that are not those of their metrics.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.weight_fitting import WeightFit
+from ensembles.predictions.fitting.weight_fitting import WeightFit
 from ensembles.reports.displays.display import Display, as_json, finite_or_nan
 from ensembles.reports.displays.figures import (
     BLUE,

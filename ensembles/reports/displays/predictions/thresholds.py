@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.combiners.builtin import COMBINERS
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.reports.displays.display import Display, as_json, finite_or_nan
