@@ -316,7 +316,7 @@ def _points(margins: Float64) -> Float64:
     shares = np.linspace(0, 1, MOST_POINTS // 2)
     by_rows = (shares * (len(middles) - 1)).round().astype(np.int64)
     by_value = np.searchsorted(middles, shares)
-    return middles[np.union1d(by_rows, by_value)]
+    return np.asarray(middles[np.union1d(by_rows, by_value)])
 
 
 def _scores(
