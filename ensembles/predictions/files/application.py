@@ -41,6 +41,7 @@ def apply_ensemble(
     kind: str,
     columns: Any,
     missing: str,
+    normalize: bool,
     force: bool,
 ) -> tuple[str, ...]:
     """Combine prediction files by a fitted ensemble, and write the result.
@@ -61,6 +62,8 @@ def apply_ensemble(
         Sorted classes, names of values, or levels of quantiles.
     missing : {"error", "drop", "member"}
         How rows are handled that a member lacks.
+    normalize : bool
+        Whether probabilities are divided by their sum in each row.
     force : bool
         Whether an existing file is replaced.
 
@@ -77,6 +80,7 @@ def apply_ensemble(
         target,
         missing=missing,
         missing_class="zero",  # the target may have had the class
+        normalize=normalize,
         classes=columns if kind == "probabilities" else None,
         kind=kind,
     )

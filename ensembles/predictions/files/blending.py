@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Float64
+from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.files.alignment import align
 from ensembles.predictions.files.application import apply_ensemble
-from ensembles.predictions.files.columns import map_columns
+from ensembles.predictions.files.columns import ColumnMap, map_columns
 from ensembles.predictions.files.judging import BEST, BLEND, EQUAL, BlendScore, judge
 from ensembles.predictions.files.judging_splits import judging_splits
 from ensembles.predictions.files.learning_data import (
@@ -27,6 +28,7 @@ from ensembles.predictions.files.learning_data import (
 from ensembles.predictions.files.prediction_file import PredictionFile
 from ensembles.predictions.files.stack_members import quantile_ensemble, stack_ensemble
 from ensembles.predictions.files.target import Target
+from ensembles.rules import RULES as ELEMENTWISE
 
 RULES = {
     "probabilities": "log_pool",
@@ -67,6 +69,8 @@ class Blend:
         Number of rows that the scores are computed on.
     missing : {"error", "drop", "member"}
         How rows are handled that a member lacks.
+    normalize : bool
+        Whether probabilities are divided by their sum in each row.
     notes : tuple of str
         Sentences about choices, and about rows and columns that are left out.
     """
@@ -82,6 +86,7 @@ class Blend:
     n_learned: int
     n_judged: int
     missing: str
+    normalize: bool
     notes: tuple[str, ...]
 
     @property
@@ -164,6 +169,7 @@ class Blend:
             kind=self.kind,
             columns=self.columns,
             missing=self.missing,
+            normalize=self.normalize,
             force=force,
         )
 
@@ -187,6 +193,7 @@ def blend(
     missing: str = "error",
     missing_class: str = "error",
     kind: str | None = None,
+    normalize: bool = False,
     crossing: str = "raise",
     random_state: Any = None,
 ) -> Blend:
@@ -244,6 +251,9 @@ def blend(
     kind : {"probabilities", "values", "quantiles"} or None, default=None
         Kind of the predictions; None infers it from the files and the target. "values"
         blends columns that are not probabilities of exclusive classes.
+    normalize : bool, default=False
+        Whether probabilities are divided by their sum in each row; otherwise sums that
+        differ from 1 are an error.
     crossing : {"raise", "sort"}, default="raise"
         How to handle quantiles of a member that decrease from one level to the next:
         raise, or sort them.
@@ -282,7 +292,10 @@ def blend(
         raise TypeError(f"files must be a list of paths, found {files!r}")
     members = open_members(files, [ids] * len(files))
     if len(members) < 2:
-        raise ValueError(f"files must be at least two, found {len(members)}")
+        raise ValueError(
+            f"files must be at least two, found {len(members)}; save a table with a "
+            "column for each model as a file for each model"
+        )
     params = {
         "scoring": scoring,
         "rule": rule,
@@ -295,7 +308,10 @@ def blend(
         "random_state": random_state,
     }
     if target is None:
-        return _unscored(members, params, missing, missing_class, kind)
+        mapping = map_columns(
+            members, None, missing_class=missing_class, classes=None, kind=kind
+        )
+        return _unscored(members, mapping, params, missing, normalize)
     if not isinstance(target, Target):
         others = (groups, time)
         target = read_truth(target, members, column=target_column, others=others)
@@ -304,6 +320,7 @@ def blend(
         target,
         missing="member" if missing == "drop" else missing,
         missing_class=missing_class,
+        normalize=normalize,
         kind=kind,
     )
     data = learning_data(aligned, target, groups=groups, time=time)
@@ -334,6 +351,7 @@ def blend(
         n_learned=len(data.y),
         n_judged=sum(len(test) for _, test in splits),
         missing=missing,
+        normalize=normalize,
         notes=tuple(dict.fromkeys([*aligned.notes, *data.notes])),
     )
 
@@ -350,8 +368,22 @@ def _ensemble(stack: Float64, layout: Any, params: Mapping[str, Any]) -> Any:
         params["rule"] = RULES[layout.kind]
     if layout.kind == "quantiles":
         return quantile_ensemble(stack, layout.columns, **params)
+    _check_rule(params["rule"], layout.kind)
     classes = layout.columns if layout.kind == "probabilities" else None
     return stack_ensemble(stack, layout.names, classes, **params)
+
+
+def _check_rule(rule: Any, kind: str) -> None:
+    """Raise if a rule of probabilities or labels is used for values."""
+    if kind != "values" or not isinstance(rule, str) or rule in ELEMENTWISE:
+        return
+    combiner = COMBINERS.get(rule)
+    if combiner is not None and combiner.input != "values":
+        raise ValueError(
+            f"rule {rule!r} combines {combiner.input}, and the files have values: save "
+            "a column with the probability of each class, or use a rule of values, "
+            "such as mean or median"
+        )
 
 
 class _Layout(NamedTuple):
@@ -364,10 +396,10 @@ class _Layout(NamedTuple):
 
 def _unscored(
     files: tuple[PredictionFile, ...],
+    mapping: ColumnMap,
     params: Mapping[str, Any],
     missing: str,
-    missing_class: str,
-    kind: str | None,
+    normalize: bool,
 ) -> Blend:
     """Blend with equal or given weights, without true values."""
     if isinstance(params["weights"], str) or params["calibrate"] is not None:
@@ -376,9 +408,6 @@ def _unscored(
             "values (--target), or weights=None (--weights equal), or one number for "
             "each file"
         )
-    mapping = map_columns(
-        files, None, missing_class=missing_class, classes=None, kind=kind
-    )
     names = tuple(file.name for file in files)
     layout = _Layout(mapping.kind, names, mapping.columns)
     is_classifier = layout.kind == "probabilities"
@@ -402,6 +431,7 @@ def _unscored(
         n_learned=0,
         n_judged=0,
         missing=missing,
+        normalize=normalize,
         notes=tuple(mapping.notes),
     )
 
