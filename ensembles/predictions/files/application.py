@@ -49,7 +49,7 @@ def apply_ensemble(
     Parameters
     ----------
     ensemble : EnsembleClassifier or EnsembleRegressor
-        Fitted ensemble of `stack_ensemble`.
+        Fitted ensemble of `make_ensemble`.
     files : sequence of PredictionFile
         Files of the members.
     out : path
@@ -175,8 +175,10 @@ def _predict(ensemble: Any, X: Any) -> Any:
 def _output_columns(file: PredictionFile, kind: str, columns: Any) -> dict[str, int]:
     """Names of the columns of the output, and their indices in the predictions.
 
-    If the file has a single column for two classes, so has the output.
+    If the file has a single column, so has the output, with the same name.
     """
+    if kind == "values" and len(columns) == 1 and file.has_names:
+        return {str(file.columns[0]): 0}
     if kind == "probabilities" and len(file.columns) == 1:
         mapping = map_columns(
             [file], None, missing_class="zero", classes=columns, kind=kind

@@ -8,33 +8,34 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiners.builtin import COMBINERS
-from ensembles.predictions.files.alignment import align
+from ensembles.predictions.files.alignment import AlignedPredictions, align
 from ensembles.predictions.files.application import apply_ensemble
 from ensembles.predictions.files.columns import ColumnMap, map_columns
-from ensembles.predictions.files.judging import BEST, BLEND, EQUAL, BlendScore, judge
+from ensembles.predictions.files.judging import (
+    BEST,
+    BLEND,
+    EQUAL,
+    BlendScore,
+    explain_errors,
+    judge,
+)
 from ensembles.predictions.files.judging_splits import judging_splits
 from ensembles.predictions.files.learning_data import (
+    LearningData,
     Path,
     learning_data,
     open_members,
     read_truth,
 )
 from ensembles.predictions.files.prediction_file import PredictionFile
-from ensembles.predictions.files.stack_members import quantile_ensemble, stack_ensemble
+from ensembles.predictions.files.stack_members import make_ensemble
 from ensembles.predictions.files.target import Target
-from ensembles.rules import RULES as ELEMENTWISE
 
-RULES = {
-    "probabilities": "log_pool",
-    "values": "mean",
-    "quantiles": "quantile_mean",
-}
 # Beginnings of warnings of the estimators that the table of scores replaces.
 REPLACED = ("weights and calibration are learned from", "selection ")
 
@@ -331,14 +332,11 @@ def blend(
         time=data.time,
         classifier=aligned.kind == "probabilities",
     )
-    ensemble = _ensemble(data.stack, aligned, params)
-    with _noting(data.notes):
-        ensemble.fit(np.arange(len(data.y))[:, None], data.y)
+    ensemble = _fitted(aligned, data, params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first fit has issued them
-        scores = judge(
-            _combinations(ensemble), aligned.names, data.y, splits, ensemble.scoring
-        )
+        combinations = _combinations(ensemble)
+        scores = judge(combinations, aligned.names, data.y, splits, ensemble.scoring)
     return Blend(
         files=members,
         target=target,
@@ -356,42 +354,19 @@ def blend(
     )
 
 
-def _ensemble(stack: Float64, layout: Any, params: Mapping[str, Any]) -> Any:
-    """Ensemble of the members, with the default rule and scoring of their kind."""
-    if layout.kind not in RULES:
-        raise ValueError(
-            "files must have probabilities, values or quantiles to be blended, found "
-            f"{layout.kind}"
-        )
-    params = dict(params)
-    if params["rule"] is None:
-        params["rule"] = RULES[layout.kind]
-    if layout.kind == "quantiles":
-        return quantile_ensemble(stack, layout.columns, **params)
-    _check_rule(params["rule"], layout.kind)
-    classes = layout.columns if layout.kind == "probabilities" else None
-    return stack_ensemble(stack, layout.names, classes, **params)
-
-
-def _check_rule(rule: Any, kind: str) -> None:
-    """Raise if a rule of probabilities or labels is used for values."""
-    if kind != "values" or not isinstance(rule, str) or rule in ELEMENTWISE:
-        return
-    combiner = COMBINERS.get(rule)
-    if combiner is not None and combiner.input != "values":
-        raise ValueError(
-            f"rule {rule!r} combines {combiner.input}, and the files have values: save "
-            "a column with the probability of each class, or use a rule of values, "
-            "such as mean or median"
-        )
-
-
-class _Layout(NamedTuple):
-    """Kind and columns of files that are not read yet."""
-
-    kind: str
-    names: tuple[str, ...]
-    columns: Any
+def _fitted(
+    aligned: AlignedPredictions, data: LearningData, params: Mapping[str, Any]
+) -> Any:
+    """Ensemble with weights learned from all rows; adds its warnings to the notes."""
+    ensemble = make_ensemble(
+        data.stack, aligned.kind, aligned.columns, names=aligned.names, **params
+    )
+    fix = ""
+    if aligned.kind == "values" and len(np.unique(data.y)) == 2:
+        fix = "probabilities of two classes must be between 0 and 1"
+    with _noting(data.notes), explain_errors("", fix):
+        ensemble.fit(np.arange(len(data.y))[:, None], data.y)
+    return ensemble
 
 
 def _unscored(
@@ -408,23 +383,22 @@ def _unscored(
             "values (--target), or weights=None (--weights equal), or one number for "
             "each file"
         )
+    kind, columns = mapping.kind, mapping.columns
     names = tuple(file.name for file in files)
-    layout = _Layout(mapping.kind, names, mapping.columns)
-    is_classifier = layout.kind == "probabilities"
-    y = layout.columns[:1] if is_classifier else np.zeros((1, len(layout.columns)))
-    if layout.kind == "quantiles":
+    y = columns[:1] if kind == "probabilities" else np.zeros((1, len(columns)))
+    if kind == "quantiles":
         y = np.zeros(1)
     # Given weights are only validated by fit, on a row of any predictions.
-    row = np.full((len(files), 1, len(layout.columns)), 1 / len(layout.columns))
-    ensemble = _ensemble(row, layout, params)
+    row = np.full((len(files), 1, len(columns)), 1 / len(columns))
+    ensemble = make_ensemble(row, kind, columns, names=names, **params)
     with _noting([]):
         ensemble.fit(np.zeros((1, 1), np.int64), y)
     return Blend(
         files=files,
         target=None,
         names=names,
-        kind=layout.kind,
-        columns=layout.columns,
+        kind=kind,
+        columns=columns,
         ensemble=ensemble,
         scores_=(),
         n_rows=0,

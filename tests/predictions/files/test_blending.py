@@ -396,6 +396,21 @@ def test_values_are_blended_as_the_regressor_does(
         )
     np.testing.assert_array_equal(blended.weights_, ensemble.weights_)
     assert blended.score("blend").score > blended.score("b").score
+    blended.apply(None, tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv").columns == ["id", "price"]
+
+
+def test_scores_of_two_classes_that_are_not_probabilities_are_refused(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    y = np.arange(20) % 2
+    for name in ("a", "b"):
+        frame = pl.DataFrame({"id": np.arange(20), "score": rng.normal(0, 50, 20)})
+        frame.write_csv(tmp_path / f"{name}.csv")
+    pl.DataFrame({"id": np.arange(20), "y": y}).write_csv(tmp_path / "y.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(ValueError, match="of two classes must be between 0 and 1"):
+        blend(files, tmp_path / "y.csv", scoring="roc_auc")
 
 
 class Values(BaseEstimator):
