@@ -71,7 +71,7 @@ EQUAL = ("equal", "uniform", "none")
 )
 @click.option(
     "--calibrate",
-    type=click.Choice(["temperature", "isotonic", "sigmoid"]),
+    type=click.Choice(["temperature", "matrix", "isotonic", "sigmoid"]),
     help="Calibrate the probabilities of each file and of the blend.",
 )
 @click.option(

@@ -227,7 +227,7 @@ def blend(
         `EnsembleClassifier`; None weights all members equally.
     rule_params, weights_params : mapping of str to value, or None, default=None
         Parameters of the rule, and of the selection; None means the defaults.
-    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+    calibrate : {None, "temperature", "matrix", "isotonic", "sigmoid"}, default=None
         Calibration of the probabilities of each member and of the blend; None means no
         calibration.
     thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
