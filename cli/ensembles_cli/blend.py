@@ -141,6 +141,11 @@ EQUAL = ("equal", "uniform", "none")
     ),
 )
 @click.option(
+    "--normalize",
+    is_flag=True,
+    help="Divide probabilities by their sum in each row, instead of failing.",
+)
+@click.option(
     "--crossing",
     type=click.Choice(["raise", "sort"]),
     default="raise",
