@@ -31,7 +31,7 @@ import selection_report
 import selection_votes
 
 from ensembles.predictions.combiners.builtin import resolve_combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.scorer import ScorerScore

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"_typing", "permissions"},
     {"registry", "parallel", "atomic_io", "regular_files"},
-    {"dtypes", "weights", "_sklearn", "bootstrap"},
+    {"dtypes", "weights", "_sklearn", "bootstrap", "file_signatures"},
     {"kernels"},
     {"selection", "rules"},
     {"predictions", "checkpoints", "embeddings"},

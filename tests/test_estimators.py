@@ -19,6 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 from ensembles.checkpoints import ModelSoup
 from ensembles.embeddings import SentenceEmbedder, SentenceEncoder
 from ensembles.predictions import (
+    CascadeClassifier,
     EnsembleClassifier,
     EnsembleRegressor,
     EnsembleTransformer,
@@ -70,6 +71,10 @@ MADE: dict[str, tuple[Any, Any]] = {
         EnsembleClassifier(two(GaussianNB(), DecisionTreeClassifier())),
         (X, y),
     ),
+    "cascade": (
+        CascadeClassifier(two(GaussianNB(), DecisionTreeClassifier())),
+        (X, y),
+    ),
     "regressor": (EnsembleRegressor(two(Ridge(), Ridge(9.0))), (X, y)),
     "forecasts": (QuantileEnsemble(0.5), (X, y)),
     "transformer": (EnsembleTransformer(two(MinMaxScaler(), StandardScaler())), (X,)),
@@ -106,6 +111,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("classifier", {"n_jobs": 0}, "n_jobs must not be 0"),
     ("classifier", {"keep_oof": "no"}, "keep_oof must be True or False, found 'no'"),
     ("classifier", {"random_state": "x"}, "random_state must be an integer"),
+    ("cascade", {"margin": 2}, "margin must be between 0 and 1, found 2"),
     ("regressor", {"n_jobs": 1.5}, "n_jobs must be an integer or None, found 1.5"),
     ("transformer", {"n_jobs": True}, "n_jobs must be an integer or None, found True"),
     ("soup", {"n_jobs": "x"}, "n_jobs must be an integer or None, found 'x'"),
@@ -138,6 +144,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 # Each fails as soon as anything is fitted, or read.
 FAILING: dict[str, dict[str, Any]] = {
     "classifier": {"estimators": two(Failing(), Failing())},
+    "cascade": {"estimators": two(Failing(), Failing())},
     "regressor": {"estimators": two(Failing(), Failing())},
     "transformer": {"estimators": two(Failing(), Failing())},
     "soup": {"estimator": Failing()},
@@ -187,6 +194,7 @@ def late_failure(name: str) -> dict[str, Any]:
 
     return {
         "classifier": {"weights": "greedy", "scoring": Scorer()},
+        "cascade": {"weights": "greedy", "scoring": Scorer()},
         "regressor": {"weights": "greedy", "scoring": Scorer()},
         "transformer": {
             "two": FunctionTransformer(fail),

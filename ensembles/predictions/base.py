@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,23 @@ from ensembles._sklearn import (
     check_n_jobs,
     warn_caller,
 )
-from ensembles._typing import Float64
+from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.final_estimator import check_final_estimator
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner, as_float32
+from ensembles.predictions.fitting.preconditions import (
+    check_param_names,
+    check_selection,
+    check_weights_parameter,
+    learns_pool,
+    selection_params,
+    warn_if_only_reported,
+)
+from ensembles.predictions.fitting.weight_fitting import (
+    WeightFit,
+    WeightSettings,
+    fit_weights,
+)
 from ensembles.predictions.members.fitting import (
     FittedMember,
     Named,
@@ -54,20 +68,7 @@ from ensembles.predictions.members.sample_weight import (
     check_accepts_sample_weight,
     check_sample_weight,
 )
-from ensembles.predictions.metrics.table import check_score, check_scoring
-from ensembles.predictions.preconditions import (
-    check_param_names,
-    check_selection,
-    check_weights_parameter,
-    learns_pool,
-    selection_params,
-)
-from ensembles.predictions.weight_fitting import (
-    LOG_LOSS,
-    WeightFit,
-    WeightSettings,
-    fit_weights,
-)
+from ensembles.predictions.metrics.table import check_score, resolve_scoring
 from ensembles.selection.choose import SelectionResult
 from ensembles.selection.table import generator_of
 
@@ -86,6 +87,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     memory: Any
     n_jobs: Any
     random_state: Any
+    final_estimator: Any = None
     scores_: Any  # None if no data were held out
     oof_score_: Any
 
@@ -139,9 +141,17 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
+        settings = self._with_thresholds(settings, outputs)
+        if not settings.learn_thresholds:
+            warn_if_only_reported(settings.scoring, settings.weights, combiner)
+        if self.final_estimator is not None:
+            has_weights = sample_weight is not None
+            check_final_estimator(
+                self.final_estimator, outputs, has_weights=has_weights
+            )
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
         linked = {name for name, member in named_members if outputs.needs_link(member)}
-        learns = _learns(settings, combiner)
+        learns = self._learns(settings, combiner)
         splits = self._splits(X, y, named_members, routed) if learns or linked else []
         prefit = self._is_prefit()
         params = {name: {} if prefit else routed[name].fit for name, _ in named_members}
@@ -150,7 +160,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
                 outputs.check_methods(name, member)
                 check_accepts_sample_weight(name, member, params[name])
         if learns:
-            check_score(fitted_combiner, y, splits, score_weight, self.scoring)
+            check_score(fitted_combiner, y, splits, score_weight, settings.scoring)
         members = fit_members(
             self,
             named_members,
@@ -175,13 +185,13 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             )
         if not learns:
             fit = _unscored(settings, fitted_combiner, len(members))
-            self._set_fitted(members, fit, None)
+            self._set_fitted(members, fit, None, X)
             return self
         stacks = stack_folds([member.folds for member in members], splits, len(y))
         folds = fold_indices(splits, len(y))
         out_of_fold = OutOfFold(stacks, y, outputs, sample_weight, folds)
         fit = fit_weights(settings, fitted_combiner, out_of_fold, score_weight, names)
-        self._set_fitted(members, fit, stacks)
+        self._set_fitted(members, fit, out_of_fold, X)
         return self
 
     def _resolve_combiner(self) -> Combiner:
@@ -198,6 +208,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         """Validated calibration method; None if the estimator has none."""
         return None
 
+    def _with_thresholds(
+        self, settings: WeightSettings, outputs: OutputSpec
+    ) -> WeightSettings:
+        """Settings with the choice whether to learn thresholds of the classes."""
+        return settings
+
     def _is_prefit(self) -> bool:
         return isinstance(self.cv, str) and self.cv == "prefit"
 
@@ -211,25 +227,19 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         if not isinstance(self.random_state, np.random.RandomState):
             generator_of(self.random_state)  # of a RandomState it would draw a seed
         calibrate = self._calibration_method()
-        check_scoring(self.scoring)
+        scoring = resolve_scoring(self.scoring)
         n_members = len(self.estimators)
         weights = check_weights_parameter(self.weights, combiner, n_members)
         weights_params = check_mapping("weights_params", self.weights_params)
         check_param_names(combiner, self.weights, rule_params, weights_params)
         combiner.check(n_members, rule_params)
-        if learns_pool(weights, combiner):
-            if self.scoring not in LOG_LOSS:
-                warn_caller(
-                    f"scoring={self.scoring!r} is only reported, in scores_ and "
-                    f"oof_score_: weights={weights!r} of rule {combiner.name!r} "
-                    "minimize the log-loss; use weights='greedy' to select weights by "
-                    "the scoring"
-                )
-        elif isinstance(weights, str):
+        if isinstance(weights, str) and not learns_pool(weights, combiner):
             if "random_state" in selection_params(weights, combiner):
                 weights_params.setdefault("random_state", self.random_state)
             check_selection(weights, len(self._members()), weights_params)
-        return WeightSettings(weights, weights_params, self.scoring, calibrate)
+        return WeightSettings(
+            weights, weights_params, scoring, calibrate, self.final_estimator
+        )
 
     def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
@@ -279,8 +289,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             router.add(cv=self.cv, method_mapping=mapping)
         if self.scoring is not None:
             mapping = MethodMapping().add(caller="fit", callee="score")
-            check_scoring(self.scoring)
-            router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
+            scorer = get_scorer(resolve_scoring(self.scoring))
+            router.add(scoring=scorer, method_mapping=mapping)
         return router
 
     def _without_dropped(
@@ -296,69 +306,120 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         self,
         members: list[FittedMember],
         fit: WeightFit,
-        stacks: list[Float64] | None,
+        out_of_fold: OutOfFold | None,
+        X: Any,
     ) -> None:
         """Set the fitted attributes: at the end of ``fit``, which may fail before."""
         self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
         self.estimators_ = [member.estimator for member in members]
         self.oof_: Any = None
-        if stacks is not None and self.keep_oof:
+        if out_of_fold is not None and self.keep_oof:
+            stacks = out_of_fold.stacks
             self.oof_ = stacks if len(stacks) > 1 else stacks[0]
         self._fitted_combiner = fit.combiner
         self._calibrators, self._calibrator = fit.calibrators, fit.calibrator
         self.weights_, self.scores_ = fit.selected.weights, fit.selected.scores
         self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
         self.oof_score_ = fit.score
+        final = fit.combiner.final
+        models = None if final is None else final.models
+        self.final_estimator_: Any = models
+        if models is not None and len(models) == 1:
+            self.final_estimator_ = models[0]
 
-    def _combined_predictions(self, X: Any) -> Predictions:
-        """Combined predictions; with one output, members are combined one at a time."""
+    def _member_predictions(
+        self, X: Any, predict: Callable[..., Predictions] | None = None
+    ) -> tuple[list[int], Iterator[Predictions]]:
+        """Indices of the members with nonzero weight, and the predictions of each.
+
+        Predictions are calibrated. A member that fails is left out if ``on_error`` is
+        "drop"; then all predictions are made before the first is returned.
+        """
         check_features(self, X)
         # Members with weight 0 do not affect the result, so they do not predict.
         indices = np.flatnonzero(self.weights_).tolist() or [0]
+        if self._fitted_combiner.final is not None:
+            indices = list(range(len(self.weights_)))
         names = list(self.named_estimators_)
-        combiner: FittedCombiner = self._fitted_combiner
-        predict = combiner.outputs.predict
         tasks = (
-            (self.on_error, names[i], predict, (names[i], self.estimators_[i], X))
+            (
+                self.on_error,
+                names[i],
+                predict or predict_member,
+                self._member_args(i, X),
+            )
             for i in indices
         )
         results = run_tasks(self.n_jobs, call_member, tasks)
-        if self.on_error == "drop":
-            finished = list(results)
-            kept = drop_failed([names[i] for i in indices], [[r] for r in finished])
-            indices, results = (
-                [indices[k] for k in kept],
-                iter([finished[k] for k in kept]),
-            )
-        combiner, weights = combiner.subset(indices, self.weights_)
-        calibrators = [self._calibrators[i] for i in indices]
+        if self.on_error == "raise":
+            return indices, results
+        finished = list(results)
+        kept = drop_failed([names[i] for i in indices], [[r] for r in finished])
+        return [indices[k] for k in kept], iter([finished[k] for k in kept])
+
+    def _member_args(self, index: int, X: Any) -> tuple[Any, ...]:
+        """Arguments of `predict_member`, without the ensemble: workers get a copy."""
+        name, member = list(self.named_estimators_)[index], self.estimators_[index]
+        outputs = self._fitted_combiner.outputs
+        return outputs, name, member, self._calibrators[index], X
+
+    def _combined_predictions(self, X: Any) -> Predictions:
+        """Combined predictions; with one output, members are combined one at a time."""
+        indices, results = self._member_predictions(X)
+        combiner, weights = self._fitted_combiner.subset(indices, self.weights_)
         dtypes = set[np.dtype[Any]]()
 
-        def calibrated() -> Iterator[Predictions]:
-            for predictions, calibrator in zip(results, calibrators, strict=True):
-                if calibrator is not None:
-                    predictions = calibrator(predictions)
+        def noted() -> Iterator[Predictions]:
+            for predictions in results:
                 dtypes.update(output.dtype for output in predictions)
                 yield predictions
 
         if combiner.outputs.n_outputs == 1:
             # Popped: joblib keeps a reference to each list while the next is computed.
-            combined = combiner([map(list.pop, calibrated())], weights)
+            combined = combiner([map(list.pop, noted())], weights)
         else:
-            combined = combiner(list(zip(*calibrated(), strict=True)), weights)
+            combined = combiner(list(zip(*noted(), strict=True)), weights)
         if self._calibrator is not None:
             combined = self._calibrator(combined)
-        if dtypes != {np.dtype(np.float32)}:
-            return combined
-        return [output.astype(np.float32) for output in combined]
+        return as_float32(combined, dtypes)
+
+    def _learns(self, settings: WeightSettings, combiner: Combiner) -> bool:
+        """Whether weights, calibration, thresholds or ranks are learned."""
+        has_selection = isinstance(settings.weights, str)
+        has_final = settings.final_estimator is not None
+        return bool(
+            has_selection
+            or has_final
+            or settings.calibrate
+            or settings.learn_thresholds
+            or combiner.needs_training_predictions
+        )
 
 
-def _learns(settings: WeightSettings, combiner: Combiner) -> bool:
-    """Whether weights, calibration or ranks are learned out of fold."""
-    has_selection = isinstance(settings.weights, str)
-    return bool(
-        has_selection or settings.calibrate or combiner.needs_training_predictions
-    )
+def predict_member(
+    outputs: OutputSpec, name: str, member: Any, calibrator: Calibrator | None, X: Any
+) -> Predictions:
+    """Predictions of a fitted member, calibrated.
+
+    Parameters
+    ----------
+    outputs : ClassOutputs or RegressionOutputs
+        Format of the predictions.
+    name : str
+        Name of the member.
+    member : estimator
+        Fitted member.
+    calibrator : Calibrator or None
+        Calibrator of the predictions; None leaves them unchanged.
+    X : array-like of shape (n_samples, ...)
+        Samples, passed to the member unchanged.
+
+    Returns
+    -------
+    list of n_outputs ndarrays of shape (n_samples, n_columns)
+    """
+    predictions = outputs.predict(name, member, X)
+    return predictions if calibrator is None else calibrator(predictions)
 
 
 def _unscored(

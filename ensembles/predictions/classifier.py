@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
 from ensembles._sklearn import check_choice
-from ensembles._typing import Float64
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
+from ensembles.predictions.fitting.weight_fitting import WeightFit, WeightSettings
 from ensembles.predictions.members.fitting import FittedMember, Named
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
-from ensembles.predictions.preconditions import check_rule_name
-from ensembles.predictions.weight_fitting import WeightFit
+from ensembles.predictions.thresholds.learning import (
+    check_thresholds,
+    supports_thresholds,
+)
+from ensembles.predictions.uncertainty import Uncertainty, decompose_entropy
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
@@ -49,25 +55,40 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         ``"optuna"``, ``"windows"``, ``"listed"``, and with ``"log_pool"`` also
         ``"free"``, weights of any sign.
     rule_params : dict or None, default=None
-        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults.
+        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults,
+        except that the floor of a learned pool is 0.002 / n_classes.
     weights_params : dict or None, default=None
         Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
         ``"greedy"``; None means its defaults.
-    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+    calibrate : {None, "temperature", "matrix", "isotonic", "sigmoid"}, default=None
         Calibration of each member and of the result, learned out of fold; None means no
-        calibration. With ``"vote"`` only the result is calibrated.
+        calibration. ``"matrix"`` scales and mixes the logarithms of the probabilities,
+        with a penalty. With ``"vote"`` only the result is calibrated.
     cv : int, splitter, iterable of splits or "prefit", default=5
         Splits that hold data out to learn weights or calibration; an int is the number
         of folds. With "prefit" the members are fitted already, and ``fit`` must get
         data that none of them has seen: weights learned on the members' own training
         data favor members that overfit.
     scoring : str, callable or None, default=None
-        Score that selections maximize, as in scikit-learn, reported in ``scores_``,
-        ``oof_score_`` and ``history_``; None means the negative log-loss. The weights
-        ``"convex"`` and ``"free"`` of ``"log_pool"`` and ``"product"`` always minimize
-        the log-loss; another scoring is only reported, with a warning. A callable is
-        called with an estimator that returns the combined predictions, these
-        predictions in place of X, and y.
+        Score that selections and ``thresholds`` maximize, as in scikit-learn, reported
+        in ``scores_``, ``oof_score_`` and ``history_``; None means the negative
+        log-loss. The weights ``"convex"`` and ``"free"`` of ``"log_pool"`` and
+        ``"product"`` always minimize the log-loss; a scoring without learned thresholds
+        is then only reported, with a warning. A callable is called with an estimator
+        that returns the combined predictions, these predictions in place of X, and y.
+    thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+        Thresholds of the classes: ``predict`` returns the label with the largest
+        quotient of probability and threshold. With two classes and the thresholds
+        ``[1 - t, t]``, this is the second class if its probability exceeds ``t``.
+        ``"auto"`` learns them out of fold if ``scoring`` is ``"balanced_accuracy"``,
+        ``"f1"``, ``"f1_macro"``, ``"matthews_corrcoef"`` (or ``"mcc"``) or
+        ``"accuracy"``, and uses none for other scores. None predicts the most probable
+        label. A list of arrays for several targets.
+    final_estimator : classifier or None, default=None
+        Second layer, fitted on the members' out-of-fold predictions as in
+        `sklearn.ensemble.StackingClassifier`. It is compared with the weights on
+        held-out rows in nested folds, and predicts in their place if it scores higher.
+        None uses the weights.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
@@ -102,6 +123,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     intercept_ : ndarray of shape (n_classes,), a list of such, or None
         Intercepts that a learned pool adds to the logarithm of each class; None if no
         pool is learned.
+    thresholds_ : ndarray of shape (n_classes,), a list of such, or None
+        Thresholds of the classes, learned or given, with sum 1; None if ``predict``
+        returns the most probable label.
     oof_ : ndarray of shape (n_members, n_samples, n_classes), a list of such, or None
         Out-of-fold probabilities of the members, before calibration; NaN for samples
         that no split holds out. None if nothing is learned out of fold, or without
@@ -113,9 +137,9 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         Index of the member with the highest score; None without ``scores_``.
     oof_score_ : float or None
         Out-of-fold score of the ensemble, after calibration; None without ``scores_``.
-        Learned weights are cross-fitted: each fold is scored with weights learned on
-        the other folds. The score can be less than the maximum of ``scores_``, which
-        is selected on the rows that it is computed on.
+        Learned weights and thresholds are cross-fitted: each fold is scored with those
+        learned on the other folds. The score can be less than the maximum of
+        ``scores_``, which is selected on the rows that it is computed on.
     history_ : tuple of Trial
         Weights and score of each step of the selection, on the rows that it learned
         from; for a learned pool: the learned weights, equal weights and the best
@@ -125,6 +149,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         predictions; None for each member without ``calibrate``.
     calibrator_ : callable or None
         Calibrator of the combined probabilities; None without ``calibrate``.
+    final_estimator_ : classifier, list of such or None
+        Final estimator, fitted on the out-of-fold predictions, a list of one per
+        output for several targets; None if the
+        weights score higher, or without ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -142,6 +170,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     A log-linear pool with learned weights is a multinomial logistic regression on the
     logarithms of the members' probabilities, with one coefficient per member. A ridge
     penalty shrinks the weights towards equal weights and the intercepts towards zero.
+    Probabilities below a floor are raised to it, because members such as forests
+    predict 0 from few votes.
     The learned pool is compared with equal weights and with the best member; the one
     with the least out-of-fold log-loss is used.
 
@@ -175,6 +205,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         calibrate: Any = None,
         cv: Any = 5,
         scoring: Any = None,
+        thresholds: Any = "auto",
+        final_estimator: Any = None,
         missing_class: Any = "error",
         on_error: Any = "raise",
         memory: Any = None,
@@ -190,6 +222,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.calibrate = calibrate
         self.cv = cv
         self.scoring = scoring
+        self.thresholds = thresholds
+        self.final_estimator = final_estimator
         self.missing_class = missing_class
         self.on_error = on_error
         self.memory = memory
@@ -198,7 +232,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         self.random_state = random_state
 
     def predict(self, X: Any) -> Any:
-        """Predict the most probable labels; ties go to the first of ``classes_``.
+        """Predict the labels whose probabilities are largest for their ``thresholds_``.
+
+        Without thresholds, these are the most probable labels. Ties go to the first of
+        ``classes_``.
 
         Parameters
         ----------
@@ -213,7 +250,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         return self._fitted_combiner.outputs.to_targets(predictions)
 
     def predict_proba(self, X: Any) -> Any:
-        """Predict class probabilities; each row sums to 1.
+        """Predict class probabilities; each row sums to 1. Thresholds do not matter.
 
         Rules that count votes or ranks, such as ``"vote"``, return shares of the votes
         or of the ranks.
@@ -231,6 +268,38 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         predictions = self._combined_predictions(X)
         is_list = self._fitted_combiner.outputs.multioutput
         return predictions if is_list else predictions[0]
+
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Predict the entropy of the class, split into noise and disagreement.
+
+        The members are mixed by their weights, whatever the rule: the total is the
+        entropy of the weighted mean of their calibrated probabilities. See
+        `decompose_entropy`. All predictions are in memory.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
+
+        Returns
+        -------
+        Uncertainty
+            Total, aleatoric and epistemic part in nats, of shape (n_samples,), or
+            (n_samples, n_outputs) for several targets.
+
+        Raises
+        ------
+        ValueError
+            If a weight is negative.
+        """
+        indices, results = self._member_predictions(X)
+        outputs = self._fitted_combiner.outputs
+        parts = []
+        for stack in zip(*results, strict=True):
+            members = [outputs.finalize(rows.astype(np.float64)) for rows in stack]
+            parts.append(decompose_entropy(members, self.weights_[indices]))
+        columns = [np.column_stack(part) for part in zip(*parts, strict=True)]
+        return Uncertainty(*(c if outputs.multioutput else c[:, 0] for c in columns))
 
     def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)
@@ -252,23 +321,36 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     ) -> tuple[OutputSpec, Any]:
         check_choice("missing_class", self.missing_class, ("error", "zero"))
         voting = combiner.input == "labels"
-        return check_class_targets(
+        outputs, y = check_class_targets(
             y, fitted, voting=voting, missing_class=self.missing_class
         )
+        thresholds = check_thresholds(self.thresholds, outputs)
+        return outputs._replace(thresholds=thresholds), y
+
+    def _with_thresholds(
+        self, settings: WeightSettings, outputs: OutputSpec
+    ) -> WeightSettings:
+        learns = isinstance(self.thresholds, str)
+        learns = learns and supports_thresholds(settings.scoring, outputs)
+        return settings._replace(learn_thresholds=learns)
 
     def _set_fitted(
         self,
         members: list[FittedMember],
         fit: WeightFit,
-        stacks: list[Float64] | None,
+        out_of_fold: OutOfFold | None,
+        X: Any,
     ) -> None:
-        super()._set_fitted(members, fit, stacks)
+        super()._set_fitted(members, fit, out_of_fold, X)
         outputs: Any = fit.combiner.outputs
         classes, intercepts = outputs.classes, fit.combiner.intercepts
         self.classes_: Any = classes if outputs.multioutput else classes[0]
         self.intercept_: Any = intercepts
         if intercepts is not None and len(intercepts) == 1:
             self.intercept_ = intercepts[0]
+        self.thresholds_: Any = outputs.thresholds
+        if outputs.thresholds is not None and not outputs.multioutput:
+            self.thresholds_ = outputs.thresholds[0]
         self.calibrators_, self.calibrator_ = fit.calibrators, fit.calibrator
 
     def __sklearn_tags__(self) -> Any:

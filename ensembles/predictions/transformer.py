@@ -25,6 +25,7 @@ from ensembles._sklearn import check_choice, check_mapping, check_n_jobs
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.preconditions import check_rule_name
 from ensembles.predictions.members.fitting import (
     FittedMember,
     Named,
@@ -38,7 +39,6 @@ from ensembles.predictions.members.named_estimators import (
     check_features,
     check_training_data,
 )
-from ensembles.predictions.preconditions import check_rule_name
 from ensembles.weights import check_weights
 
 

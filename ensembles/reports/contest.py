@@ -13,7 +13,8 @@ from ensembles._typing import Counts, Float64
 from ensembles.bootstrap import percentile_interval
 from ensembles.checkpoints.model_soup.soup_score import no_grad
 from ensembles.predictions.combiners.builtin import COMBINERS
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.weight_fitting import WeightSettings, fit_weights
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     OutputSpec,
@@ -21,7 +22,6 @@ from ensembles.predictions.members.outputs import (
     check_class_targets,
     check_regression_targets,
 )
-from ensembles.predictions.weight_fitting import WeightSettings, fit_weights
 from ensembles.reports.comparison import Comparison, ComparisonRow, Kind
 from ensembles.reports.cost import Cost, measure_cost, total_cost
 from ensembles.reports.members import Data, Members, one_member

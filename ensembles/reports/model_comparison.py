@@ -10,7 +10,7 @@ import numpy as np
 
 from ensembles._sklearn import check_bool, check_mapping
 from ensembles.embeddings.similarity.evaluation import Pairs
-from ensembles.predictions.metrics.table import check_scoring
+from ensembles.predictions.metrics.table import resolve_scoring
 from ensembles.reports.comparison import Comparison
 from ensembles.reports.contest import Contest
 from ensembles.reports.encoders import TextPairs, encoder_members
@@ -142,7 +142,7 @@ def compare(
         )
     check_bool("is_run", is_run)
     overlap = _check_selection_data(X, y, X_select, y_select)
-    check_scoring(scoring)
+    scoring = resolve_scoring(scoring)
     opened, data, select = _open(
         members,
         (X, y),

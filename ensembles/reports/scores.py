@@ -13,7 +13,7 @@ from ensembles._typing import Counts, Float64
 from ensembles.bootstrap import resample
 from ensembles.embeddings.similarity.evaluation import spearman
 from ensembles.predictions.combiners.builtin import COMBINERS
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,

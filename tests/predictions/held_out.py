@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import resolve_combiner
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,

@@ -13,6 +13,7 @@ from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ensembles.predictions import (
+    CascadeClassifier,
     EnsembleClassifier,
     EnsembleRegressor,
     EnsembleTransformer,
@@ -37,6 +38,10 @@ ESTIMATORS: list[Any] = [
     EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy"),
     EnsembleClassifier(CLASSIFIERS, rule="rank_mean", weights=None),
     EnsembleClassifier(CLASSIFIERS, rule="mean", calibrate="temperature"),
+    EnsembleClassifier(CLASSIFIERS, scoring="balanced_accuracy"),
+    EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy", scoring="mcc"),
+    CascadeClassifier(CLASSIFIERS),
+    CascadeClassifier(CLASSIFIERS, rule="mean", weights=None, margin="auto"),
     EnsembleRegressor(REGRESSORS),
     EnsembleRegressor(REGRESSORS, rule="median", weights=None),
     QuantileEnsemble(0.5),

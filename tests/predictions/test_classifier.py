@@ -25,6 +25,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
+from ensembles.predictions.calibration.calibrator import METHODS
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.members.precomputed import PrecomputedClassifier
 from tests.predictions.doubles import Counting, Saying
@@ -99,8 +100,8 @@ def test_a_scoring_that_does_not_choose_a_pools_weights_is_warned_of(
 ) -> None:
     ensemble = EnsembleClassifier([NB, TREE, NEAR])
     plain = ensemble.fit(*iris).weights_.tolist()
-    with pytest.warns(UserWarning, match="scoring='accuracy' is only reported, in sco"):
-        ensemble.set_params(scoring="accuracy").fit(*iris)
+    with pytest.warns(UserWarning, match="scoring='roc_auc_ovr' is only reported"):
+        ensemble.set_params(scoring="roc_auc_ovr").fit(*iris)
     assert ensemble.weights_.tolist() == plain
     assert ensemble.oof_score_ > 0.9
     ensemble.set_params(weights="greedy").fit(*iris)  # which it chooses, in silence
@@ -334,7 +335,7 @@ def test_votes_are_counted_for_whole_numbers_of_any_width(labels: Any) -> None:
         ensemble.fit(X[:-3], labels[:-3]).predict(X)
 
 
-@pytest.mark.parametrize("method", ["temperature", "isotonic", "sigmoid"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("rule", ["mean", "vote", "log_pool"])
 def test_calibration_gives_probabilities(method: str, rule: str, iris: Data) -> None:
     X, y = iris[0], np.array(["a", "b", "c"])[iris[1]]
@@ -346,7 +347,7 @@ def test_calibration_gives_probabilities(method: str, rule: str, iris: Data) -> 
     assert (ensemble.calibrators_ == [None, None]) == (rule == "vote")
 
 
-@pytest.mark.parametrize("method", ["temperature", "isotonic", "sigmoid"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("labels", [[1, 2, 3], [-7, 0, 10**9], [0.0, 2.0, 7.0], "abc"])
 def test_calibration_does_not_depend_on_what_labels_are_called(
     method: str, labels: list[Any] | str, iris: Data

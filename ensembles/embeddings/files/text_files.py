@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ensembles.embeddings.files.binary_files import INSTALL
-from ensembles.embeddings.files.file_signatures import SAMPLE, check_text
 from ensembles.embeddings.files.tables import Facts, choose_column, table
+from ensembles.file_signatures import SAMPLE, check_text
 
 STEP = 4 << 20  # bytes in a batch of lines; at least one line
 ROWS = 8192  # rows in a batch of Parquet

@@ -14,9 +14,9 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.bootstrap import ConfidenceInterval, percentile_interval, resample
-from ensembles.embeddings.files.file_signatures import read_text
 from ensembles.embeddings.files.tables import delimiter_of
 from ensembles.embeddings.similarity.cosine import paired_cosines
+from ensembles.file_signatures import read_text
 
 # Column names found without ``columns``: first text, second text, score.
 COLUMN_NAMES = (

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import INSTALL, check_regular
-from ensembles.embeddings.files.file_signatures import SAMPLE, check_no_pointer
 from ensembles.embeddings.vectors.safetensors import map_tensors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
@@ -19,6 +18,7 @@ from ensembles.embeddings.vectors.word_vectors import (
     check_matrix,
     check_token,
 )
+from ensembles.file_signatures import SAMPLE, check_no_pointer
 from ensembles.regular_files import read_json
 
 STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers

@@ -18,11 +18,6 @@ from ensembles.embeddings.files.binary_files import (
     decompressed,
     is_gzip,
 )
-from ensembles.embeddings.files.file_signatures import (
-    WIDE,
-    check_no_pointer,
-    compression_of,
-)
 from ensembles.embeddings.vectors import (
     fasttext,
     model_directory,
@@ -38,6 +33,11 @@ from ensembles.embeddings.vectors.word_vectors import (
     check_finite,
     from_mapping,
     from_pairs,
+)
+from ensembles.file_signatures import (
+    WIDE,
+    check_no_pointer,
+    compression_of,
 )
 
 BEGINNING = 4096  # bytes used to detect the format

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.embeddings.files.file_signatures import read_text
 from ensembles.embeddings.vectors.lookup import TokenCounts, VocabularyLookup
 from ensembles.embeddings.weighting.builtin import (
     WordFrequencies,
     from_counts,
     zipf_frequencies,
 )
+from ensembles.file_signatures import read_text
 
 SOURCES = ("corpus", "vectors", "zipf")
 

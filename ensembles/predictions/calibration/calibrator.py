@@ -1,4 +1,4 @@
-"""Calibration of out-of-fold probabilities with scikit-learn's calibrators."""
+"""Calibration of out-of-fold probabilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
 
 from ensembles._typing import Counts, Float64
+from ensembles.predictions.calibration.matrix_scaling import MatrixScaling
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
 from ensembles.predictions.members.outputs import ClassOutputs, Predictions
 from ensembles.predictions.members.precomputed import PrecomputedClassifier
 from ensembles.predictions.members.sample_weight import scale_to_effective_size
 
-METHODS = ("temperature", "isotonic", "sigmoid")
+METHODS = ("temperature", "matrix", "isotonic", "sigmoid")
 N_FOLDS = 5  # at most, to calibrate samples that were held out in a single fold
 # Output format without classes, to which the codes of one output are added.
 SINGLE_OUTPUT = ClassOutputs(
@@ -38,7 +39,7 @@ def cross_calibrate(
     ----------
     out_of_fold : OutOfFold
         Probabilities of the members, with true labels and sample weights.
-    method : {"temperature", "isotonic", "sigmoid"}
+    method : {"temperature", "matrix", "isotonic", "sigmoid"}
         Calibration method, as in `Calibrator`.
 
     Returns
@@ -93,8 +94,9 @@ class Calibrator:
 
     Parameters
     ----------
-    method : {"temperature", "isotonic", "sigmoid"}
-        Method of `sklearn.calibration.CalibratedClassifierCV`.
+    method : {"temperature", "matrix", "isotonic", "sigmoid"}
+        Method of `sklearn.calibration.CalibratedClassifierCV`, or "matrix" for
+        `MatrixScaling`.
     """
 
     def __init__(self, method: str) -> None:
@@ -121,13 +123,15 @@ def _fit_model(method: str, y_proba: Float64, codes: Counts, weight: Any) -> Any
     classes = np.arange(y_proba.shape[1])
     if len(classes) < 2 or len(np.unique(codes)) < len(classes):
         return None
+    # Priors and penalties count samples; weights may sum to far less.
+    weight = scale_to_effective_size(weight)
+    if method == "matrix":
+        return MatrixScaling().fit(_normalize(y_proba), codes, weight)
     # Codes, not labels: temperature scaling uses numeric labels as column indices.
     classifier = PrecomputedClassifier(SINGLE_OUTPUT._replace(classes=[classes]))
     rows = np.arange(len(codes))
     model = CalibratedClassifierCV(classifier, method=method, cv=[(rows, rows)])
     with config_context(enable_metadata_routing=False):
-        # Its priors and penalties count samples; weights may sum to far less.
-        weight = scale_to_effective_size(weight)
         return model.fit(_normalize(y_proba), codes, sample_weight=weight)
 
 

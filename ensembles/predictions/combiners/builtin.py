@@ -23,7 +23,11 @@ from ensembles.predictions.combiners.accumulation import (
     weighted_mean,
     weighted_sum,
 )
-from ensembles.predictions.combiners.combiner import Combiner, ElementwiseCombiner
+from ensembles.predictions.combiners.combiner import (
+    Combiner,
+    ElementwiseCombiner,
+    Terms,
+)
 from ensembles.registry import Table, lookup, register
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
@@ -87,7 +91,25 @@ def resolve_combiner(
     return resolved
 
 
-@register(COMBINERS, input="values", signed=True)
+def _probabilities() -> Terms:
+    return Terms(None, 1.0)
+
+
+def _logarithms(*, floor: float = FLOOR, temperature: float = 1.0) -> Terms:
+    logarithm = clipped_logarithm(floor)
+    span = -math.log(floor) / temperature
+
+    def scaled(rows: Float64, index: int) -> Float64:
+        return logarithm(rows, index) / temperature
+
+    return Terms(scaled, span, is_logarithmic=True)
+
+
+def _indicators() -> Terms:
+    return Terms(_votes, 1.0)
+
+
+@register(COMBINERS, input="values", signed=True, terms=_probabilities)
 def mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean, sum(w[i] x[i]) / sum(w[i]): soft voting, the linear pool.
 
@@ -100,7 +122,7 @@ def mean(members: Members, weights: Float64) -> Float64:
     return total
 
 
-@register(COMBINERS)
+@register(COMBINERS, terms=_logarithms)
 def geometric_mean(
     members: Members, weights: Float64, *, floor: float = FLOOR
 ) -> Float64:
@@ -125,7 +147,7 @@ def geometric_mean(
     return softmax(weighted_sum(members, shares, clipped_logarithm(floor)))
 
 
-@register(COMBINERS, weight_sum_matters=True)
+@register(COMBINERS, weight_sum_matters=True, terms=_logarithms)
 def product(
     members: Members,
     weights: Float64,
@@ -161,7 +183,11 @@ def product(
 
 
 @register(
-    COMBINERS, signed=True, weight_sum_matters=True, equal_weights_sum_to_one=True
+    COMBINERS,
+    signed=True,
+    weight_sum_matters=True,
+    equal_weights_sum_to_one=True,
+    terms=_logarithms,
 )
 def log_pool(
     members: Members,
@@ -208,7 +234,7 @@ def log_pool(
     return softmax(weighted_sum(members, weights / temperature, logarithm), intercept)
 
 
-@register(COMBINERS, input="labels")
+@register(COMBINERS, input="labels", terms=_indicators)
 def vote(members: Members, weights: Float64) -> Float64:
     """Hard voting: the share of the weight that votes for each class.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.accumulation import (
     Members,
+    Transform,
     check_member,
     check_n_members,
     row_blocks,
@@ -20,6 +21,29 @@ from ensembles.rules.rule import Rule
 from ensembles.weights import check_weights
 
 Input = Literal["values", "probabilities", "labels", "quantiles"]
+
+
+class Terms(NamedTuple):
+    """Terms of a combiner that ranks the classes by a sum over the members.
+
+    The class with the largest sum of ``weights[i] * transform(rows of member i)``, plus
+    a learned intercept, is the class with the largest combined prediction.
+
+    Parameters
+    ----------
+    transform : callable or None
+        ``(rows, index) -> array``, as in `weighted_sum`; None adds the rows.
+    span : float
+        Upper bound of the difference between two entries of a transformed row of
+        probabilities.
+    is_logarithmic : bool, default=False
+        Whether the sums are logarithms of the combined probabilities, except for a
+        constant of each row, rather than proportional to them.
+    """
+
+    transform: Transform | None
+    span: float
+    is_logarithmic: bool = False
 
 
 class Combiner(RegisteredFunction):
@@ -45,6 +69,10 @@ class Combiner(RegisteredFunction):
         Whether equal weights are 1 / n_members each instead of 1 each.
     needs_training_predictions : bool, default=False
         Whether the function needs ``training``, the predictions to rank against.
+    terms : callable or None, default=None
+        ``(**params) -> Terms``: the terms whose weighted sum ranks the classes of
+        probabilities or labels. None means that there is no such sum; then a cascade
+        cannot bound the effect of members that have not predicted yet.
     """
 
     noun = "rule"
@@ -59,6 +87,7 @@ class Combiner(RegisteredFunction):
         weight_sum_matters: bool = False,
         equal_weights_sum_to_one: bool = False,
         needs_training_predictions: bool = False,
+        terms: Callable[..., Terms] | None = None,
     ) -> None:
         super().__init__(function)
         self.input = input
@@ -66,6 +95,7 @@ class Combiner(RegisteredFunction):
         self.weight_sum_matters = weight_sum_matters
         self.equal_weights_sum_to_one = equal_weights_sum_to_one
         self.needs_training_predictions = needs_training_predictions
+        self.terms = terms
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the combiner does not accept these parameters.

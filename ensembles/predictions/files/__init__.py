@@ -1,1 +1,5 @@
-"""Predictions in files: reading, alignment by ids, and blending."""
+"""Prediction files of several members, read, aligned and combined."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,6 +12,7 @@ from .pools import quantile_trimmed_mean as quantile_trimmed_mean
 from .quantile_ensemble import QuantileEnsemble as QuantileEnsemble
 from .rounds import RoundForecasts as RoundForecasts
 from .rounds import combine_rounds as combine_rounds
+from .sample_pool import pool_samples as pool_samples
 from .scores import IntervalScoreParts as IntervalScoreParts
 from .scores import decompose_interval_score as decompose_interval_score
 from .scores import interval_coverage as interval_coverage

@@ -11,6 +11,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles._sklearn import NestedParams, check_mapping
 from ensembles._typing import Float64
+from ensembles.predictions.fitting.preconditions import (
+    check_selection,
+    check_weights_parameter,
+)
+from ensembles.predictions.fitting.weight_fitting import warn_if_no_gain
 from ensembles.predictions.forecasts.pool import Pool, check_present
 from ensembles.predictions.forecasts.pool_scores import (
     PoolScore,
@@ -21,8 +26,6 @@ from ensembles.predictions.forecasts.pools import POOLS
 from ensembles.predictions.forecasts.quantiles import check_levels, check_quantiles
 from ensembles.predictions.members.out_of_fold import Split, make_splits
 from ensembles.predictions.members.sample_weight import check_sample_weight
-from ensembles.predictions.preconditions import check_selection, check_weights_parameter
-from ensembles.predictions.weight_fitting import warn_if_no_gain
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection

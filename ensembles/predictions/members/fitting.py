@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from joblib import effective_n_jobs
+from joblib.parallel import get_active_backend
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
@@ -218,8 +219,9 @@ def run_tasks(
 ) -> Iterator[Any]:
     """Results of parallel tasks, in order, each as soon as it is ready.
 
-    A single job runs without joblib, whose overhead is larger than the time of a light
-    member to predict one row.
+    A single job on this machine runs without joblib, whose overhead is larger than the
+    time of a light member to predict one row. Backends without generators, such as
+    "multiprocessing" and that of Ray, return all results at the end.
 
     Parameters
     ----------
@@ -236,12 +238,16 @@ def run_tasks(
     iterator
         Return values of ``function``, one per task.
     """
-    if effective_n_jobs(n_jobs) == 1:
+    backend, _ = get_active_backend()
+    # Backends of clusters, which may have one core, are defined elsewhere.
+    is_local = type(backend).__module__ == "joblib._parallel_backends"
+    if effective_n_jobs(n_jobs) == 1 and is_local:
         return starmap(function, tasks)
-    results: Iterator[Any] = Parallel(n_jobs=n_jobs, return_as="generator")(
+    return_as = "generator" if backend.supports_return_generator else "list"
+    results = Parallel(n_jobs=n_jobs, return_as=return_as)(
         delayed(function)(*task) for task in tasks
     )
-    return results
+    return iter(results)
 
 
 def call_member(

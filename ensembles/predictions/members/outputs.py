@@ -35,6 +35,9 @@ class ClassOutputs(NamedTuple):
         Whether the labels of ``predict`` are used instead of ``predict_proba``.
     missing_class : {"error", "zero"}
         If a member lacks a class: raise an error, or set its probability to 0.
+    thresholds : list of n_outputs ndarrays of shape (n_classes,) or None, default=None
+        The label with the largest quotient of probability and threshold is predicted;
+        None predicts the label with the largest probability.
     """
 
     classes: list[Any]
@@ -42,6 +45,7 @@ class ClassOutputs(NamedTuple):
     multilabel: bool
     voting: bool
     missing_class: str
+    thresholds: list[Float64] | None = None
 
     @property
     def n_outputs(self) -> int:
@@ -138,7 +142,12 @@ class ClassOutputs(NamedTuple):
         return combined
 
     def to_targets(self, predictions: Predictions) -> Any:
-        """Labels with the highest probability; ties go to the first class."""
+        """Labels with the largest probability, divided by the class's threshold.
+
+        Ties go to the first class.
+        """
+        if self.thresholds is not None:
+            predictions = over_thresholds(predictions, self.thresholds)
         pairs = zip(self.classes, predictions, strict=True)
         labels = [classes[y_proba.argmax(axis=1)] for classes, y_proba in pairs]
         return np.column_stack(labels) if self.multioutput else labels[0]
@@ -166,6 +175,26 @@ class ClassOutputs(NamedTuple):
         if len(columns) != len(self.classes):
             raise wrong_count_error(f"member {name!r}", self.n_outputs, len(columns))
         return columns
+
+
+def over_thresholds(
+    predictions: Predictions, thresholds: Sequence[Float64]
+) -> Predictions:
+    """Probabilities divided by the thresholds of their classes.
+
+    Parameters
+    ----------
+    predictions : list of n_outputs ndarrays of shape (n_samples, n_classes)
+        Class probabilities.
+    thresholds : sequence of n_outputs ndarrays of shape (n_classes,), positive
+        Threshold of each class.
+
+    Returns
+    -------
+    list of n_outputs ndarrays of shape (n_samples, n_classes), float64
+    """
+    pairs = zip(predictions, thresholds, strict=True)
+    return [np.asarray(y_proba / shares) for y_proba, shares in pairs]
 
 
 class RegressionOutputs(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import chunks, map_threads, resolve_n_threads
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.accuracy_loops import (

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import chunks, map_threads, resolve_n_threads
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.log_loss_loops import (
     LANES,

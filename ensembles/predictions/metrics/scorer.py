@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,
@@ -59,7 +59,21 @@ class ScorerScore:
         self.scoring = scoring
 
     def __call__(self, weights: Float64) -> float:
-        return self.evaluate(self.combiner(self.out_of_fold.stacks, weights))
+        return self.of_predictions(self.combiner(self.out_of_fold.stacks, weights))
+
+    def of_predictions(self, predictions: Predictions) -> float:
+        """Score by which weights are selected, of the predictions that they give.
+
+        Parameters
+        ----------
+        predictions : list of n_outputs ndarrays of shape (n_samples, n_columns)
+            Combined predictions.
+
+        Returns
+        -------
+        float
+        """
+        return self.evaluate(predictions)
 
     def evaluate(self, predictions: Predictions) -> float:
         """Score of combined predictions for the held-out samples.

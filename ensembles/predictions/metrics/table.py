@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer
 
-from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
 from ensembles.predictions.members.outputs import (
     ClassOutputs,
@@ -42,6 +42,7 @@ SCORER_ERRORS = (
     ArithmeticError,
     RuntimeError,
 )
+OTHER_SCORING_NAMES = {"mcc": "matthews_corrcoef"}
 CLASSIFICATION_SCORES: dict[Any, type[BoundedScore]] = {
     None: LogLoss,
     "neg_log_loss": LogLoss,
@@ -71,7 +72,8 @@ def make_score(
     Parameters
     ----------
     out_of_fold : OutOfFold
-        Predictions of the members, with the true targets.
+        Predictions of the members, with the true targets. Given thresholds have no fast
+        scores.
     combiner : FittedCombiner
         Rule of the ensemble, with its parameters; only "mean" has fast scores.
     scoring : str, callable or None
@@ -85,6 +87,8 @@ def make_score(
     """
     is_classifier = isinstance(out_of_fold.outputs, ClassOutputs)
     scores = CLASSIFICATION_SCORES if is_classifier else REGRESSION_SCORES
+    if getattr(out_of_fold.outputs, "thresholds", None) is not None:
+        return ScorerScore(out_of_fold, combiner, scoring)
     is_name = scoring is None or isinstance(scoring, str)
     if is_name and scoring in scores and combiner.combiner.name == "mean":
         try:
@@ -96,13 +100,18 @@ def make_score(
     return ScorerScore(out_of_fold, combiner, scoring)
 
 
-def check_scoring(scoring: Any) -> None:
-    """Raise unless ``scoring`` is None, the name of a scorer or a callable.
+def resolve_scoring(scoring: Any) -> Any:
+    """Validate ``scoring``: None, the name of a scorer or a callable.
 
     Parameters
     ----------
     scoring : str, callable or None
         Value of the ``scoring`` parameter; None means the default score.
+
+    Returns
+    -------
+    str, callable or None
+        The name in scikit-learn for "mcc", otherwise ``scoring`` itself.
 
     Raises
     ------
@@ -112,13 +121,15 @@ def check_scoring(scoring: Any) -> None:
         If ``scoring`` is of another type.
     """
     if scoring is None or callable(scoring):
-        return
+        return scoring
     if not isinstance(scoring, str):
         raise TypeError(
             "scoring must be the name of one scorer, a callable or None: found "
             f"{scoring!r}"
         )
+    scoring = OTHER_SCORING_NAMES.get(scoring, scoring)
     get_scorer(scoring)  # its error says how to list the names
+    return scoring
 
 
 def check_score(
@@ -215,6 +226,8 @@ def _hint(outputs: OutputSpec, scoring: Any, error: str) -> str:
             "; name the positive class, as in make_scorer(f1_score, "
             f"pos_label={last!r}), or average over the classes, as in 'f1_macro'"
         )
+    if "multi_class" in error:
+        return "; for several classes, use 'roc_auc_ovr' or 'roc_auc_ovo'"
     if callable(scoring):
         return (
             "; a callable is called with (estimator, predictions, y): the combined "

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.forecasts.pool import Pool
@@ -34,6 +35,7 @@ OTHER_SELECTION_NAMES = {
     "nnls": "convex",
 }
 EQUAL = ("equal", "uniform", "none")
+LOG_LOSS = (None, "neg_log_loss")
 FREE = "free"  # learned pool weights of any sign; not a selection
 
 
@@ -129,6 +131,30 @@ def learns_pool(weights: Any, combiner: Combiner) -> bool:
         return False
     selection = SELECTIONS.get(weights)
     return weights == FREE or (selection is not None and selection.uses_gradient)
+
+
+def warn_if_only_reported(scoring: Any, weights: Any, combiner: Combiner) -> None:
+    """Warn if the weights do not depend on the scoring.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+        Score of the ensemble; None means the default score.
+    weights : array-like of shape (n_members,), str or None
+        Value of the ``weights`` parameter.
+    combiner : Combiner
+        Combiner of the ``rule`` parameter.
+
+    Warns
+    -----
+    UserWarning
+    """
+    if learns_pool(weights, combiner) and scoring not in LOG_LOSS:
+        warn_caller(
+            f"scoring={scoring!r} is only reported, in scores_ and oof_score_: "
+            f"weights={weights!r} of rule {combiner.name!r} minimize the log-loss; use "
+            "weights='greedy' to select weights by the scoring"
+        )
 
 
 def selection_params(weights: Any, combiner: Combiner) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.fitting.final_estimator import FinalEstimator
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, Predictions
 from ensembles.weights import check_weights
@@ -36,6 +37,8 @@ class FittedCombiner:
     intercepts : list of ndarrays of shape (n_classes,) or None, default=None
         For each output, the intercepts that a log-linear pool adds to the logarithm of
         each class; None adds nothing.
+    final : FinalEstimator or None, default=None
+        Second layer that predicts in place of the combiner; None uses the combiner.
     """
 
     combiner: Combiner
@@ -43,6 +46,7 @@ class FittedCombiner:
     outputs: OutputSpec
     training: list[list[Float64]] | None = None
     intercepts: list[Float64] | None = None
+    final: FinalEstimator | None = None
 
     def __call__(self, stacks: Sequence[Any], weights: Float64) -> Predictions:
         """Combine predictions of the members.
@@ -58,6 +62,8 @@ class FittedCombiner:
         -------
         list of n_outputs ndarrays of shape (n_samples, n_columns), float64
         """
+        if self.final is not None:
+            return self.final(stacks)
         predictions = []
         for output, members in enumerate(stacks):
             learned: dict[str, Any] = {}
@@ -135,6 +141,25 @@ class FittedCombiner:
         if combiner.weight_sum_matters and combiner.equal_weights_sum_to_one:
             return remaining * (total / remaining_total)
         return remaining
+
+
+def as_float32(combined: Predictions, dtypes: set[np.dtype[Any]]) -> Predictions:
+    """Combined predictions as float32, if all members predict float32.
+
+    Parameters
+    ----------
+    combined : list of ndarrays
+        Combined predictions of each output.
+    dtypes : set of dtype
+        Dtypes of the members' predictions.
+
+    Returns
+    -------
+    list of ndarrays
+    """
+    if dtypes != {np.dtype(np.float32)}:
+        return combined
+    return [output.astype(np.float32) for output in combined]
 
 
 def _repeats(sample_weight: Float64) -> Counts:

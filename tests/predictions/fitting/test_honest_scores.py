@@ -24,13 +24,9 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
-from ensembles.predictions.log_pool_weights import CROSS_FIT_TOLERANCE, PoolLoss
-from ensembles.predictions.weight_fitting import (
-    MAX_ROWS,
-    N_FOLDS,
-    warn_if_no_gain,
-    weight_folds,
-)
+from ensembles.predictions.fitting.cross_fitting import MAX_ROWS, N_FOLDS, weight_folds
+from ensembles.predictions.fitting.log_pool_weights import CROSS_FIT_TOLERANCE, PoolLoss
+from ensembles.predictions.fitting.weight_fitting import warn_if_no_gain
 from tests.predictions.held_out import classes_held
 
 Data = tuple[Any, Any]

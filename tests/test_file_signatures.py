@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ensembles.embeddings.files.file_signatures import check_text
 from ensembles.embeddings.files.text_files import read_texts
 from ensembles.embeddings.similarity.evaluation import read_similarity_pairs
 from ensembles.embeddings.weighting.frequencies import read_frequencies
+from ensembles.file_signatures import check_text
 
 TEXT = "good film\nbad film, Ñandú\nnothing here\n"
 

@@ -1,0 +1,1 @@
+"""Formats of prediction files: CSV, TSV, Parquet, and NumPy arrays and archives."""

@@ -1,0 +1,1 @@
+"""Weights and what else is learned from out-of-fold predictions."""
