@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
 from ensembles.predictions.files import blend, read_target
+from ensembles.predictions.files.alignment import _empty_stack, release_memory
 from ensembles.predictions.files.judging_splits import judging_splits
 from ensembles.predictions.forecasts import (
     POOLS,
@@ -230,6 +233,10 @@ def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
         predicted[test] = ensemble.predict(test[:, None])
     expected = balanced_accuracy_score(y, predicted)
     assert blended.score("blend").score == pytest.approx(expected)
+    for entry, y_proba in zip(blended.scores_, wine.ensemble.oof_[:3], strict=False):
+        most_probable = wine.ensemble.classes_[y_proba.argmax(axis=1)]
+        alone = balanced_accuracy_score(y, most_probable)
+        assert entry.score == pytest.approx(alone)
 
 
 class Noise(NamedTuple):
@@ -352,6 +359,25 @@ def test_large_files_are_learned_from_a_sample(
     blended.apply(None, tmp_path / "out.csv")
     out = pl.read_csv(tmp_path / "out.csv").sort("id")
     np.testing.assert_allclose(out["0"], noise.stack[:2, :, 0].mean(axis=0))
+
+
+def test_the_memory_of_a_mapped_stack_is_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ensembles.predictions.files.alignment.LARGEST_IN_MEMORY", 0)
+    stack = _empty_stack((2, 1 << 20, 2))
+    stack[:] = 1.5
+    before = resident_bytes()
+    release_memory(stack)
+    assert sys.platform != "linux" or before - resident_bytes() > stack.nbytes // 2
+    assert (stack[1, ::4096] == 1.5).all()
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_one_column_of_probabilities_stays_one_column(
