@@ -215,7 +215,7 @@ class Rows(ClassifierMixin, BaseEstimator):
         return self.classes[self.array[X[:, 0]].argmax(axis=1)]
 
 
-def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
+def test_thresholds_are_judged_on_other_rows(wine: Wine, tmp_path: Path) -> None:
     """A single member with thresholds is compared with a blend with thresholds."""
     members = wine.paths[:3]
     params: Any = {"scoring": "balanced_accuracy", "rule": "mean", "weights": None}
@@ -233,6 +233,13 @@ def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
         predicted[test] = ensemble.predict(test[:, None])
     expected = balanced_accuracy_score(y, predicted)
     assert blended.score("blend").score == pytest.approx(expected)
+    blended.apply(None, tmp_path / "labels.csv", labels=True)
+    labels = pl.read_csv(tmp_path / "labels.csv")
+    assert labels.columns == ["sample", "wine"]
+    rows = np.arange(len(y))[:, None]
+    np.testing.assert_array_equal(labels["wine"], blended.ensemble.predict(rows))
+    with pytest.raises(ValueError, match="must be a csv, tsv or parquet file"):
+        blended.apply(None, tmp_path / "labels.npy", labels=True)
     for entry, y_proba in zip(blended.scores_, wine.ensemble.oof_[:3], strict=False):
         most_probable = wine.ensemble.classes_[y_proba.argmax(axis=1)]
         alone = balanced_accuracy_score(y, most_probable)
