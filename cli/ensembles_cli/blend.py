@@ -39,7 +39,7 @@ EQUAL = ("equal", "uniform", "none")
         "Metric of the table, and of selections such as greedy: log_loss, brier_score, "
         "roc_auc, accuracy, balanced_accuracy, f1, f1_macro, mcc, rmse, mae, r2, or "
         "another scorer of scikit-learn.  [default: log_loss of probabilities, "
-        "mean_squared_error of values]"
+        "mean_squared_error of values, weighted interval score of quantiles]"
     ),
 )
 @click.option(

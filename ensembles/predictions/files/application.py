@@ -62,7 +62,7 @@ def apply_ensemble(
     columns : ndarray of shape (n_columns,)
         Sorted classes, names of values, or levels of quantiles.
     missing : {"error", "drop", "member"}
-        How rows are handled that a member lacks.
+        How to handle rows that a member lacks.
     normalize : bool
         Whether probabilities are divided by their sum in each row.
     labels : str or None

@@ -69,7 +69,7 @@ class Blend:
     n_judged : int
         Number of rows that the scores are computed on.
     missing : {"error", "drop", "member"}
-        How rows are handled that a member lacks.
+        How to handle rows that a member lacks.
     normalize : bool
         Whether probabilities are divided by their sum in each row.
     notes : tuple of str

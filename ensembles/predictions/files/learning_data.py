@@ -200,4 +200,10 @@ def _column(
     if shared:
         index = RowIndex(target.ids.select(shared), str(target.path))
         positions = index.positions(aligned.ids)
-    return target.ids[name].to_numpy()[positions[rows]]
+    values = target.ids[name].fill_null("").to_numpy()[positions[rows]]
+    if (values == "").any():
+        raise ValueError(
+            f"column {name!r} of {target.path} must have a value in each row: "
+            f"{int((values == '').sum())} of {len(values)} have none"
+        )
+    return np.asarray(values, str)

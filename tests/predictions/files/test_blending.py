@@ -580,3 +580,10 @@ def test_test_files_must_be_of_the_members(noise: Noise, tmp_path: Path) -> None
         blend(noise.paths[:1], noise.target)
     with pytest.raises(ValueError, match="no column 'clinic' for groups or time"):
         blend(noise.paths[:2], noise.target, groups="clinic")
+    truth = pl.read_csv(noise.folder / "y.csv").with_columns(
+        pl.when(pl.col("id") > 2).then("site").alias("site")
+    )
+    truth.write_csv(noise.folder / "gaps.csv")
+    gaps = read_target(noise.folder / "gaps.csv", column="y")
+    with pytest.raises(ValueError, match="a value in each row: 3 of 60 have none"):
+        blend(noise.paths[:2], gaps, groups="site")
