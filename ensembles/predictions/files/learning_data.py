@@ -196,10 +196,11 @@ def _column(
             f"{', '.join(map(repr, target.ids.columns)) or 'no other columns'}"
         )
     shared = [column for column in aligned.ids.columns if column in target.ids.columns]
-    positions = np.arange(len(target.ids))
     if shared:
         index = RowIndex(target.ids.select(shared), str(target.path))
         positions = index.positions(aligned.ids)
+    else:  # rows are matched by their positions, which are their identifiers
+        positions = aligned.ids["row"].to_numpy().astype(np.int64)
     values = target.ids[name].fill_null("").to_numpy()[positions[rows]]
     if (values == "").any():
         raise ValueError(

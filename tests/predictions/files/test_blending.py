@@ -26,9 +26,15 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
-from ensembles.predictions.files import blend, read_target
+from ensembles.predictions.files import (
+    align,
+    blend,
+    open_predictions,
+    read_target,
+)
 from ensembles.predictions.files.alignment import _empty_stack, release_memory
 from ensembles.predictions.files.judging_splits import judging_splits
+from ensembles.predictions.files.learning_data import learning_data
 from ensembles.predictions.forecasts import (
     POOLS,
     QuantileEnsemble,
@@ -336,6 +342,20 @@ def test_rows_that_a_member_lacks_are_blended_from_the_others(
     dropped = blend(files, noise.target, rule="mean", weights=weights, missing="drop")
     dropped.apply(None, tmp_path / "dropped.csv")
     assert len(pl.read_csv(tmp_path / "dropped.csv")) == 50
+
+
+def test_groups_of_files_without_identifiers_are_those_of_their_positions(
+    noise: Noise,
+) -> None:
+    stack = noise.stack[:2].copy()
+    stack[:, :4] = np.nan  # the first site
+    paths = [noise.folder / "a.npy", noise.folder / "b.npy"]
+    for path, y_proba in zip(paths, stack, strict=True):
+        np.save(path, y_proba)
+    files = [open_predictions(path) for path in paths]
+    aligned = align(files, noise.target, missing="member")
+    data = learning_data(aligned, noise.target, groups="site", time=None)
+    assert data.groups.tolist() == [str(row // 4) for row in range(4, 60)]
 
 
 def test_rows_of_members_without_weight_get_equal_weights(
