@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Array, Counts, Float64
 from ensembles.parallel import chunks
 from ensembles.predictions.forecasts.pool import Pool
@@ -15,6 +16,8 @@ from ensembles.predictions.forecasts.quantiles import interpolate_levels, sorted
 from ensembles.predictions.metrics.squared_error import minimize_quadratic
 
 BLOCK = 1 << 21  # numbers per block, over all members
+# Quantiles of a member for which the linear program takes as long as the gradient.
+LARGEST_PROGRAM = 50_000
 
 
 def share_weights(weights: Float64, is_present: Array) -> Float64:
@@ -115,7 +118,13 @@ class PoolScore:
 
 
 class QuantileMeanScore(PoolScore):
-    """Score of the mean of quantiles: a concave function of the weights."""
+    """Score of the mean of quantiles: a concave function of the weights.
+
+    References
+    ----------
+    Koenker & Bassett (1978), "Regression quantiles", Econometrica 46, for the linear
+    program and its dual.
+    """
 
     unit_axes: ClassVar = {"stack": 1, "filled": 1, "y": 0, "unit_weights": 0}
 
@@ -162,6 +171,40 @@ class QuantileMeanScore(PoolScore):
         return np.asarray(
             -2 / len(self.levels) * np.tensordot(self.filled, slopes, axes=2)
         )
+
+    @property
+    def optimum(self) -> Callable[[], Float64] | None:
+        """Callable that returns the weights with the best score; None for many units.
+
+        With few units the score has too many kinks to follow its gradient, and with
+        many units too few to matter.
+        """
+        return self._solve if self.filled[0].size <= LARGEST_PROGRAM else None
+
+    def _solve(self) -> Float64:
+        """Solve the dual of the linear program, which has a row for each member."""
+        from scipy.optimize import linprog
+
+        n_members = len(self.filled)
+        errors = (self.filled - self.y[:, None]).reshape(n_members, -1)
+        errors = errors / (np.abs(errors).mean() or 1.0)
+        shares = np.repeat(self.unit_shares, len(self.levels))[:, None]
+        levels = np.tile(self.levels, len(self.y))[:, None]
+        slopes = np.hstack([levels - 1, levels]) * (shares / shares.max())
+        result = linprog(
+            np.append(np.zeros(len(slopes)), -1.0),
+            np.hstack([errors, np.ones((n_members, 1))]),
+            np.zeros(n_members),
+            bounds=[*slopes.tolist(), (None, None)],
+        )
+        if result.status != 0:
+            warn_caller(
+                "weights are those of the best member, or equal, because the linear "
+                f"program of the best weights failed: {result.message}"
+            )
+            return np.full(n_members, 1 / n_members)
+        weights = np.maximum(-result.ineqlin.marginals, 0)
+        return np.asarray(weights / weights.sum())
 
 
 class LinearPoolScore(PoolScore):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold, TimeSeriesSplit
+from sklearn.utils import Bunch
 
 from ensembles.predictions.forecasts import (
     POOLS,
@@ -143,6 +144,49 @@ def test_convex_weights_are_best_on_a_grid(rule: str) -> None:
     assert score(ensemble.weights_) >= best - 1e-12
     assert ensemble.weights_.sum() == pytest.approx(1)
     assert ensemble.score(X, y) == pytest.approx(score(ensemble.weights_))
+
+
+def test_the_gradient_is_followed_with_many_units(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = data(19, n_units=300, absent=True)
+    exact = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
+    assert len(exact.history_) == 1
+    module = "ensembles.predictions.forecasts.pool_scores.LARGEST_PROGRAM"
+    monkeypatch.setattr(module, 300)
+    close = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
+    assert len(close.history_) > 1
+    assert exact.score(X, y) >= close.score(X, y) - 1e-12
+    assert close.score(X, y) == pytest.approx(exact.score(X, y), rel=1e-3)
+
+
+def test_weights_are_exact_in_any_unit_of_measurement() -> None:
+    X, y = data(20)
+    expected = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y).weights_
+    for scale, shift in ((1e-9, 0.0), (1e12, 0.0), (1.0, 1e6)):
+        ensemble = QuantileEnsemble(LEVELS, rule="quantile_mean")
+        ensemble.fit(scale * X + shift, scale * y + shift)
+        assert ensemble.weights_ == pytest.approx(expected, abs=1e-5)
+
+
+def test_members_without_error_get_weights() -> None:
+    _, y = data(21)
+    X = np.repeat(y[:, None, None], 2, axis=1) + np.zeros(5)
+    for rule in RULES[:2]:
+        ensemble = QuantileEnsemble(LEVELS, rule=rule).fit(X, y)
+        assert ensemble.weights_.sum() == pytest.approx(1)
+        assert ensemble.score(X, y) == 0
+
+
+def test_a_linear_program_that_fails_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = data(22)
+    failed = Bunch(status=4, message="numerical difficulties")
+    monkeypatch.setattr("scipy.optimize.linprog", lambda *_, **__: failed)
+    with pytest.warns(UserWarning, match="failed: numerical difficulties"):
+        ensemble = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
+    assert ensemble.weights_.sum() == pytest.approx(1)
 
 
 @each_rule
