@@ -107,14 +107,29 @@ class PoolScore:
         return part
 
     def __call__(self, weights: Float64) -> float:
-        shares = share_weights(weights, self.is_present)
-        pooled = self.pool.pool(self.stack, shares, self.levels, self.params)
-        return self._score(pooled)
+        return self._score(self._pooled(weights))
 
-    def _score(self, pooled: Float64) -> float:
-        difference = self.y[:, None] - pooled
+    def member_losses(self) -> Float64:
+        """Loss of each member alone; where it is absent, others count equally.
+
+        Returns
+        -------
+        ndarray of shape (n_members, n_units)
+        """
+        equal = self._losses(self._pooled(np.ones(len(self.stack))))
+        return np.where(self.is_present, self._losses(self.stack), equal)
+
+    def _pooled(self, weights: Float64) -> Float64:
+        shares = share_weights(weights, self.is_present)
+        return self.pool.pool(self.stack, shares, self.levels, self.params)
+
+    def _losses(self, quantiles: Float64) -> Float64:
+        difference = self.y[:, None] - quantiles
         losses = np.maximum(self.levels * difference, (self.levels - 1) * difference)
-        return -2 * float(self.unit_shares @ losses.mean(-1))
+        return np.asarray(2 * losses.mean(-1))
+
+    def _score(self, quantiles: Float64) -> float:
+        return -float(self.unit_shares @ self._losses(quantiles))
 
 
 class QuantileMeanScore(PoolScore):
@@ -287,19 +302,28 @@ def _errors(stack: Float64, y: Float64, levels: Float64) -> Float64:
     return np.where(present, rows, mean)
 
 
-def make_pool_score(pool: Pool, *arguments: Any, **data: Any) -> PoolScore:
-    """Score of the weights of a pool, in the fastest form that it allows.
+def make_objective(score: PoolScore) -> PoolScore:
+    """Score that learned weights maximize, in the fastest form that the pool allows.
 
     Parameters
     ----------
-    pool : Pool
-        Rule of the ensemble.
-    *arguments, **data
-        Further arguments of `PoolScore`.
+    score : PoolScore
+        Score of the pool's forecasts.
 
     Returns
     -------
     PoolScore
+        ``score`` itself, the same score with a gradient, or the negative CRPS.
     """
     kinds = {"quantiles": QuantileMeanScore, "probabilities": LinearPoolScore}
-    return kinds.get(pool.averages or "", PoolScore)(pool, *arguments, **data)
+    kind = kinds.get(score.pool.averages or "")
+    if kind is None:
+        return score
+    return kind(
+        score.pool,
+        score.params,
+        score.levels,
+        stack=score.stack,
+        y=score.y,
+        unit_weights=score.unit_weights,
+    )

@@ -20,7 +20,7 @@ from ensembles.predictions.forecasts import (
 )
 from ensembles.predictions.forecasts.pool_scores import (
     PoolScore,
-    make_pool_score,
+    make_objective,
     share_weights,
 )
 from ensembles.predictions.forecasts.quantiles import cumulative_probability
@@ -49,7 +49,13 @@ def data(seed: int = 0, n_units: int = 60, *, absent: bool = False) -> tuple[Any
 
 
 def score_of(rule: str, X: Any, y: Any, weights: Any = None) -> PoolScore:
-    return make_pool_score(
+    """Objective of learned weights."""
+    return make_objective(forecast_score(rule, X, y, weights))
+
+
+def forecast_score(rule: str, X: Any, y: Any, weights: Any = None) -> PoolScore:
+    """Score that the estimator reports."""
+    return PoolScore(
         POOLS[rule],
         {},
         LEVELS,
@@ -143,7 +149,6 @@ def test_convex_weights_are_best_on_a_grid(rule: str) -> None:
     best = max(score(weights) for weights in grid)
     assert score(ensemble.weights_) >= best - 1e-12
     assert ensemble.weights_.sum() == pytest.approx(1)
-    assert ensemble.score(X, y) == pytest.approx(score(ensemble.weights_))
 
 
 def test_the_gradient_is_followed_with_many_units(
@@ -187,6 +192,20 @@ def test_a_linear_program_that_fails_is_warned_of(
     with pytest.warns(UserWarning, match="failed: numerical difficulties"):
         ensemble = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
     assert ensemble.weights_.sum() == pytest.approx(1)
+
+
+@each_rule
+def test_scores_of_all_rules_are_the_loss_of_their_forecasts(rule: str) -> None:
+    X, y = data(23, absent=True)
+    ensemble = QuantileEnsemble(LEVELS, rule=rule, weights=[1, 2, 1]).fit(X, y)
+    expected = -2 * pinball_loss(y, ensemble.predict(X), LEVELS).mean()
+    assert ensemble.score(X, y) == pytest.approx(expected, rel=1e-12)
+    assert ensemble.oof_score_ == pytest.approx(expected, rel=1e-12)
+    for member in range(3):
+        alone = QuantileEnsemble(LEVELS, rule=rule, weights=np.eye(3)[member])
+        score = alone.fit(X, y).score(X, y)
+        assert ensemble.scores_[member] == pytest.approx(score, rel=1e-12)
+    assert ensemble.best_index_ == np.argmax(ensemble.scores_)
 
 
 @each_rule
@@ -247,7 +266,7 @@ def test_a_weight_is_a_repetition_of_the_unit() -> None:
     assert weighted.scores_ == pytest.approx(repeated.scores_, rel=1e-12)
     score = weighted.score(X, y, sample_weight=repeats)
     assert score == pytest.approx(
-        score_of("linear_pool", X, y, repeats)(weighted.weights_)
+        forecast_score("linear_pool", X, y, repeats)(weighted.weights_)
     )
 
 
