@@ -297,6 +297,27 @@ def test_folds_respect_groups_and_time() -> None:
         QuantileEnsemble(LEVELS, cv=GroupKFold(5)).fit(X, y)
 
 
+def test_the_best_member_is_chosen_on_the_other_folds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = data(24)
+    X[:, 0] = X[:, 1] = y[:, None] + SPREAD
+    X[:30, 0] += 5
+    X[30:, 1] += 7
+    X[:, 2] += 20
+    seen: list[Any] = []
+    module = "ensembles.predictions.forecasts.quantile_ensemble.warn_if_no_gain"
+    monkeypatch.setattr(module, lambda *arguments: seen.append(arguments))
+    QuantileEnsemble(LEVELS, cv=2).fit(X, y)
+    ((_, _, best_score, best_member),) = seen
+    bad = [
+        pinball_loss(y[:30], X[:30, 0], LEVELS),
+        pinball_loss(y[30:], X[30:, 1], LEVELS),
+    ]
+    assert best_score == pytest.approx(-2 * np.mean(bad), rel=1e-12)
+    assert best_member == "0"
+
+
 @pytest.mark.filterwarnings("default:selection .* did not beat the best member")
 def test_a_warning_says_that_weights_did_not_help() -> None:
     X, y = data(13)
