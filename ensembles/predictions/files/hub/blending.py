@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,22 +209,15 @@ def blend_round(
     known, outcome_notes = _outcomes(
         hub, forecasts, target, wanted, needed=weights is not None
     )
-
-    def combine(weights: str | None) -> RoundForecasts:
-        options: dict[str, Any] = {} if rule is None else {"rule": rule}
-        return combine_rounds(
-            forecasts.stack,
-            forecasts.rounds,
-            known,
-            levels=forecasts.levels,
-            rule_params=rule_params,
-            weights=weights,
-            weights_params=weights_params if weights else None,
-            **options,
-        )
-
-    combined = combine(weights)
-    equal = combined if weights is None else combine(None)
+    options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
+    if rule is not None:
+        options["rule"] = rule
+    combine = partial(
+        combine_rounds, forecasts.stack, forecasts.rounds, known, **options
+    )
+    equal = combined = combine(weights=None)
+    if weights is not None:
+        combined = combine(weights=weights, weights_params=weights_params)
     scores = _scores(forecasts, known(now), combined, equal)
     return HubBlend(
         hub,
