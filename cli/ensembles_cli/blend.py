@@ -71,7 +71,7 @@ EQUAL = ("equal", "uniform", "none")
 )
 @click.option(
     "--calibrate",
-    type=click.Choice(["temperature", "isotonic", "sigmoid"]),
+    type=click.Choice(["temperature", "matrix", "isotonic", "sigmoid"]),
     help="Calibrate the probabilities of each file and of the blend.",
 )
 @click.option(
@@ -139,6 +139,11 @@ EQUAL = ("equal", "uniform", "none")
         "Kind of the predictions. Choose values for columns of numbers that are not "
         "probabilities of exclusive classes.  [default: from the files and the target]"
     ),
+)
+@click.option(
+    "--normalize",
+    is_flag=True,
+    help="Divide probabilities by their sum in each row, instead of failing.",
 )
 @click.option(
     "--crossing",

@@ -115,7 +115,7 @@ def calibration_error(
         )
     probability, outcome = _events(y_true, y_proba, classes)
     weight = _row_weights(sample_weight, len(outcome))
-    bins = _bins(probability, n_bins, strategy)
+    bins = probability_bins(probability, n_bins, strategy)
     share, gap, variance = _bin_gaps(bins, outcome - probability, probability, weight)
     excess = gap**2 - variance  # unbiased estimate of the true squared gap
     estimate = float(share @ excess)
@@ -165,8 +165,22 @@ def _row_weights(sample_weight: Any, n_samples: int) -> Float64:
     return np.asarray(weight / weight.sum())
 
 
-def _bins(probability: Float64, n_bins: int, strategy: str) -> Counts:
-    """Index of the bin of each probability; 1 belongs to the last bin."""
+def probability_bins(probability: Float64, n_bins: int, strategy: str) -> Counts:
+    """Index of the bin of each probability.
+
+    Parameters
+    ----------
+    probability : ndarray of shape (n_rows,)
+        Probabilities; equal ones are in the same bin, and 1 is in the last bin.
+    n_bins : int, at least 1
+        Number of bins.
+    strategy : {"uniform", "quantile"}
+        Bins of equal width in [0, 1], or with about equally many rows.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), int64
+    """
     if strategy == "uniform":
         edges = np.linspace(0, 1, n_bins + 1)[1:-1]
     else:

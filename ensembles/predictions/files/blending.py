@@ -8,31 +8,34 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.predictions.files.alignment import align
+from ensembles.predictions.files.alignment import AlignedPredictions, align
 from ensembles.predictions.files.application import apply_ensemble
-from ensembles.predictions.files.columns import map_columns
-from ensembles.predictions.files.judging import BEST, BLEND, EQUAL, BlendScore, judge
+from ensembles.predictions.files.columns import ColumnMap, map_columns
+from ensembles.predictions.files.judging import (
+    BEST,
+    BLEND,
+    EQUAL,
+    BlendScore,
+    explain_errors,
+    judge,
+)
 from ensembles.predictions.files.judging_splits import judging_splits
 from ensembles.predictions.files.learning_data import (
+    LearningData,
     Path,
     learning_data,
     open_members,
     read_truth,
 )
 from ensembles.predictions.files.prediction_file import PredictionFile
-from ensembles.predictions.files.stack_members import quantile_ensemble, stack_ensemble
+from ensembles.predictions.files.stack_members import make_ensemble
 from ensembles.predictions.files.target import Target
 
-RULES = {
-    "probabilities": "log_pool",
-    "values": "mean",
-    "quantiles": "quantile_mean",
-}
 # Beginnings of warnings of the estimators that the table of scores replaces.
 REPLACED = ("weights and calibration are learned from", "selection ")
 
@@ -67,6 +70,8 @@ class Blend:
         Number of rows that the scores are computed on.
     missing : {"error", "drop", "member"}
         How rows are handled that a member lacks.
+    normalize : bool
+        Whether probabilities are divided by their sum in each row.
     notes : tuple of str
         Sentences about choices, and about rows and columns that are left out.
     """
@@ -82,6 +87,7 @@ class Blend:
     n_learned: int
     n_judged: int
     missing: str
+    normalize: bool
     notes: tuple[str, ...]
 
     @property
@@ -164,6 +170,7 @@ class Blend:
             kind=self.kind,
             columns=self.columns,
             missing=self.missing,
+            normalize=self.normalize,
             force=force,
         )
 
@@ -187,6 +194,7 @@ def blend(
     missing: str = "error",
     missing_class: str = "error",
     kind: str | None = None,
+    normalize: bool = False,
     crossing: str = "raise",
     random_state: Any = None,
 ) -> Blend:
@@ -219,7 +227,7 @@ def blend(
         `EnsembleClassifier`; None weights all members equally.
     rule_params, weights_params : mapping of str to value, or None, default=None
         Parameters of the rule, and of the selection; None means the defaults.
-    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+    calibrate : {None, "temperature", "matrix", "isotonic", "sigmoid"}, default=None
         Calibration of the probabilities of each member and of the blend; None means no
         calibration.
     thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
@@ -244,6 +252,9 @@ def blend(
     kind : {"probabilities", "values", "quantiles"} or None, default=None
         Kind of the predictions; None infers it from the files and the target. "values"
         blends columns that are not probabilities of exclusive classes.
+    normalize : bool, default=False
+        Whether probabilities are divided by their sum in each row; otherwise sums that
+        differ from 1 are an error.
     crossing : {"raise", "sort"}, default="raise"
         How to handle quantiles of a member that decrease from one level to the next:
         raise, or sort them.
@@ -282,7 +293,10 @@ def blend(
         raise TypeError(f"files must be a list of paths, found {files!r}")
     members = open_members(files, [ids] * len(files))
     if len(members) < 2:
-        raise ValueError(f"files must be at least two, found {len(members)}")
+        raise ValueError(
+            f"files must be at least two, found {len(members)}; save a table with a "
+            "column for each model as a file for each model"
+        )
     params = {
         "scoring": scoring,
         "rule": rule,
@@ -295,7 +309,10 @@ def blend(
         "random_state": random_state,
     }
     if target is None:
-        return _unscored(members, params, missing, missing_class, kind)
+        mapping = map_columns(
+            members, None, missing_class=missing_class, classes=None, kind=kind
+        )
+        return _unscored(members, mapping, params, missing, normalize)
     if not isinstance(target, Target):
         others = (groups, time)
         target = read_truth(target, members, column=target_column, others=others)
@@ -304,6 +321,7 @@ def blend(
         target,
         missing="member" if missing == "drop" else missing,
         missing_class=missing_class,
+        normalize=normalize,
         kind=kind,
     )
     data = learning_data(aligned, target, groups=groups, time=time)
@@ -314,14 +332,11 @@ def blend(
         time=data.time,
         classifier=aligned.kind == "probabilities",
     )
-    ensemble = _ensemble(data.stack, aligned, params)
-    with _noting(data.notes):
-        ensemble.fit(np.arange(len(data.y))[:, None], data.y)
+    ensemble = _fitted(aligned, data, params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first fit has issued them
-        scores = judge(
-            _combinations(ensemble), aligned.names, data.y, splits, ensemble.scoring
-        )
+        combinations = _combinations(ensemble)
+        scores = judge(combinations, aligned.names, data.y, splits, ensemble.scoring)
     return Blend(
         files=members,
         target=target,
@@ -334,40 +349,32 @@ def blend(
         n_learned=len(data.y),
         n_judged=sum(len(test) for _, test in splits),
         missing=missing,
+        normalize=normalize,
         notes=tuple(dict.fromkeys([*aligned.notes, *data.notes])),
     )
 
 
-def _ensemble(stack: Float64, layout: Any, params: Mapping[str, Any]) -> Any:
-    """Ensemble of the members, with the default rule and scoring of their kind."""
-    if layout.kind not in RULES:
-        raise ValueError(
-            "files must have probabilities, values or quantiles to be blended, found "
-            f"{layout.kind}"
-        )
-    params = dict(params)
-    if params["rule"] is None:
-        params["rule"] = RULES[layout.kind]
-    if layout.kind == "quantiles":
-        return quantile_ensemble(stack, layout.columns, **params)
-    classes = layout.columns if layout.kind == "probabilities" else None
-    return stack_ensemble(stack, layout.names, classes, **params)
-
-
-class _Layout(NamedTuple):
-    """Kind and columns of files that are not read yet."""
-
-    kind: str
-    names: tuple[str, ...]
-    columns: Any
+def _fitted(
+    aligned: AlignedPredictions, data: LearningData, params: Mapping[str, Any]
+) -> Any:
+    """Ensemble with weights learned from all rows; adds its warnings to the notes."""
+    ensemble = make_ensemble(
+        data.stack, aligned.kind, aligned.columns, names=aligned.names, **params
+    )
+    fix = ""
+    if aligned.kind == "values" and len(np.unique(data.y)) == 2:
+        fix = "probabilities of two classes must be between 0 and 1"
+    with _noting(data.notes), explain_errors("", fix):
+        ensemble.fit(np.arange(len(data.y))[:, None], data.y)
+    return ensemble
 
 
 def _unscored(
     files: tuple[PredictionFile, ...],
+    mapping: ColumnMap,
     params: Mapping[str, Any],
     missing: str,
-    missing_class: str,
-    kind: str | None,
+    normalize: bool,
 ) -> Blend:
     """Blend with equal or given weights, without true values."""
     if isinstance(params["weights"], str) or params["calibrate"] is not None:
@@ -376,32 +383,29 @@ def _unscored(
             "values (--target), or weights=None (--weights equal), or one number for "
             "each file"
         )
-    mapping = map_columns(
-        files, None, missing_class=missing_class, classes=None, kind=kind
-    )
+    kind, columns = mapping.kind, mapping.columns
     names = tuple(file.name for file in files)
-    layout = _Layout(mapping.kind, names, mapping.columns)
-    is_classifier = layout.kind == "probabilities"
-    y = layout.columns[:1] if is_classifier else np.zeros((1, len(layout.columns)))
-    if layout.kind == "quantiles":
+    y = columns[:1] if kind == "probabilities" else np.zeros((1, len(columns)))
+    if kind == "quantiles":
         y = np.zeros(1)
     # Given weights are only validated by fit, on a row of any predictions.
-    row = np.full((len(files), 1, len(layout.columns)), 1 / len(layout.columns))
-    ensemble = _ensemble(row, layout, params)
+    row = np.full((len(files), 1, len(columns)), 1 / len(columns))
+    ensemble = make_ensemble(row, kind, columns, names=names, **params)
     with _noting([]):
         ensemble.fit(np.zeros((1, 1), np.int64), y)
     return Blend(
         files=files,
         target=None,
         names=names,
-        kind=layout.kind,
-        columns=layout.columns,
+        kind=kind,
+        columns=columns,
         ensemble=ensemble,
         scores_=(),
         n_rows=0,
         n_learned=0,
         n_judged=0,
         missing=missing,
+        normalize=normalize,
         notes=tuple(mapping.notes),
     )
 

@@ -12,10 +12,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from ensembles._typing import Float64
 from ensembles.predictions.classifier import EnsembleClassifier
+from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.fitting.weight_fitting import WeightSettings
 from ensembles.predictions.forecasts.quantile_ensemble import QuantileEnsemble
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 from ensembles.predictions.regressor import EnsembleRegressor
+from ensembles.rules import RULES
+
+RULES_BY_KIND = {
+    "probabilities": "log_pool",
+    "values": "mean",
+    "quantiles": "quantile_mean",
+}
 
 
 class _StackMember(BaseEstimator):
@@ -177,66 +185,78 @@ class StackQuantileEnsemble(QuantileEnsemble):
         return np.asarray(self.stack[:, np.asarray(X)[:, 0]].transpose(1, 0, 2))
 
 
-def quantile_ensemble(stack: Float64, levels: Any, **params: Any) -> Any:
-    """Ensemble of quantiles, whose members return the rows of a stack.
-
-    Parameters
-    ----------
-    stack : array of shape (n_members, n_rows, n_levels)
-        Quantiles of the members.
-    levels : ndarray of shape (n_levels,)
-        Sorted levels.
-    **params
-        Parameters of `QuantileEnsemble`; ``scoring`` must be None, the others of
-        `stack_ensemble` None or without effect.
-
-    Returns
-    -------
-    StackQuantileEnsemble
-        Not fitted; ``X`` is a column of row indices.
-    """
-    if params.pop("scoring") is not None:
-        raise ValueError(
-            "scoring of quantiles must be None (no --metric): it is the weighted "
-            "interval score"
-        )
-    if params.pop("calibrate") is not None:
-        raise ValueError("calibrate needs class probabilities, found quantiles")
-    del params["thresholds"], params["random_state"]
-    scoring = IntervalScore(tuple(levels.tolist()))
-    return StackQuantileEnsemble(stack, levels, scoring=scoring, **params)
-
-
-def stack_ensemble(
-    stack: Float64, names: Sequence[str], classes: Any, **params: Any
+def make_ensemble(
+    stack: Float64,
+    kind: str,
+    columns: Any,
+    *,
+    names: Sequence[str],
+    **params: Any,
 ) -> Any:
-    """Ensemble of classifiers or regressors that return the rows of a stack.
+    """Ensemble of members that return the rows of a stack.
 
     Parameters
     ----------
     stack : array of shape (n_members, n_rows, n_columns)
         Predictions of the members.
+    kind : str
+        Kind of the predictions.
+    columns : ndarray of shape (n_columns,)
+        Sorted classes, names of values, or levels of quantiles.
     names : sequence of str
         Names of the members.
-    classes : ndarray of shape (n_classes,) or None
-        Sorted classes of the columns; None for values.
     **params
-        Parameters of the ensemble; without classes, ``calibrate`` is an error and
-        ``thresholds`` is ignored. ``crossing`` is for quantiles only.
+        Parameters of `blend` for the ensemble. The ones that do not affect this kind
+        must be None, or are ignored.
 
     Returns
     -------
-    EnsembleClassifier or EnsembleRegressor
+    EnsembleClassifier, EnsembleRegressor or StackQuantileEnsemble
         Not fitted; ``X`` is a column of row indices.
+
+    Raises
+    ------
+    ValueError
+        If predictions of this kind cannot be combined, or a parameter does not apply.
     """
-    del params["crossing"]
-    members = list(zip(_valid_names(names), _members(stack, classes), strict=True))
-    if classes is not None:
+    if kind not in RULES_BY_KIND:
+        raise ValueError(
+            "files must have probabilities, values or quantiles to be blended, found "
+            f"{kind}"
+        )
+    if params["rule"] is None:
+        params["rule"] = RULES_BY_KIND[kind]
+    crossing = params.pop("crossing")
+    if kind == "probabilities":
+        members = _named(names, _members(stack, columns))
         return _UnscoredClassifier(members, cv="prefit", keep_oof=False, **params)
-    params.pop("thresholds", None)
-    if params.pop("calibrate", None) is not None:
-        raise ValueError("calibrate needs class probabilities, found other predictions")
-    return _UnscoredRegressor(members, cv="prefit", keep_oof=False, **params)
+    if params.pop("calibrate") is not None:
+        raise ValueError(f"calibrate needs class probabilities, found {kind}")
+    del params["thresholds"]
+    if kind == "values":
+        _check_rule(params["rule"])
+        members = _named(names, _members(stack, None))
+        return _UnscoredRegressor(members, cv="prefit", keep_oof=False, **params)
+    if params["scoring"] is not None:
+        raise ValueError(
+            "scoring of quantiles must be None (no --metric): it is the weighted "
+            "interval score"
+        )
+    del params["random_state"]
+    params["scoring"] = IntervalScore(tuple(columns.tolist()))
+    return StackQuantileEnsemble(stack, columns, crossing=crossing, **params)
+
+
+def _check_rule(rule: Any) -> None:
+    """Raise if a rule of probabilities or labels is used for values."""
+    combiner = COMBINERS.get(rule) if isinstance(rule, str) else None
+    if combiner is None or combiner.input == "values" or rule in RULES:
+        return
+    raise ValueError(
+        f"rule {rule!r} combines {combiner.input}, and the files have values: save a "
+        "column with the probability of each class, or use a rule of values, such as "
+        "mean or median"
+    )
 
 
 def with_stack(ensemble: Any, stack: Float64) -> Any:
@@ -245,7 +265,7 @@ def with_stack(ensemble: Any, stack: Float64) -> Any:
     Parameters
     ----------
     ensemble : EnsembleClassifier, EnsembleRegressor or StackQuantileEnsemble
-        Fitted ensemble of `stack_ensemble` or `quantile_ensemble`; left unchanged.
+        Fitted ensemble of `make_ensemble`; left unchanged.
     stack : array of shape (n_members, n_rows, n_columns)
         Predictions of the same members, NaN where they are missing: such members are
         left out.
@@ -269,8 +289,11 @@ def _members(stack: Float64, classes: Any) -> list[Any]:
     return [StackClassifier(member, classes) for member in stack]
 
 
-def _valid_names(names: Sequence[str]) -> list[str]:
-    """Names that scikit-learn accepts: without ``__``, and not those of parameters."""
+def _named(names: Sequence[str], members: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Members with names that scikit-learn accepts.
+
+    These do not contain ``__``, and are not those of parameters.
+    """
     parameters = EnsembleClassifier([]).get_params(deep=False)
     valid: list[str] = []
     for index, name in enumerate(names):
@@ -278,4 +301,4 @@ def _valid_names(names: Sequence[str]) -> list[str]:
         if name in parameters or name in valid:
             name = f"{index}: {name}"
         valid.append(name)
-    return valid
+    return list(zip(valid, members, strict=True))

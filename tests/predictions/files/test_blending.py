@@ -360,10 +360,12 @@ def test_one_column_of_probabilities_stays_one_column(
     y = np.arange(40) % 2
     for name in ("a", "b"):
         p = np.clip(y * 0.4 + 0.3 + rng.normal(0, 0.1, 40), 0, 1)
-        pl.DataFrame({"id": np.arange(40), "clicked": p}).write_csv(
+        pl.DataFrame({"SK_ID_CURR": np.arange(40), "TARGET": p}).write_csv(
             tmp_path / f"{name}.csv"
         )
-    pl.DataFrame({"id": np.arange(40), "label": y}).write_csv(tmp_path / "y.csv")
+    pl.DataFrame({"SK_ID_CURR": np.arange(40), "TARGET": y}).write_csv(
+        tmp_path / "y.csv"
+    )
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
     blended = blend(
         files, tmp_path / "y.csv", scoring="roc_auc", rule="mean", weights=None
@@ -371,9 +373,9 @@ def test_one_column_of_probabilities_stays_one_column(
     assert blended.kind == "probabilities"
     blended.apply(None, tmp_path / "out.csv")
     out = pl.read_csv(tmp_path / "out.csv")
-    mean = (pl.read_csv(files[0])["clicked"] + pl.read_csv(files[1])["clicked"]) / 2
-    assert out.columns == ["id", "clicked"]
-    np.testing.assert_allclose(out["clicked"], mean)
+    mean = (pl.read_csv(files[0])["TARGET"] + pl.read_csv(files[1])["TARGET"]) / 2
+    assert out.columns == ["SK_ID_CURR", "TARGET"]
+    np.testing.assert_allclose(out["TARGET"], mean)
 
 
 def test_values_are_blended_as_the_regressor_does(
@@ -394,6 +396,21 @@ def test_values_are_blended_as_the_regressor_does(
         )
     np.testing.assert_array_equal(blended.weights_, ensemble.weights_)
     assert blended.score("blend").score > blended.score("b").score
+    blended.apply(None, tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv").columns == ["id", "price"]
+
+
+def test_scores_of_two_classes_that_are_not_probabilities_are_refused(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    y = np.arange(20) % 2
+    for name in ("a", "b"):
+        frame = pl.DataFrame({"id": np.arange(20), "score": rng.normal(0, 50, 20)})
+        frame.write_csv(tmp_path / f"{name}.csv")
+    pl.DataFrame({"id": np.arange(20), "y": y}).write_csv(tmp_path / "y.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(ValueError, match="of two classes must be between 0 and 1"):
+        blend(files, tmp_path / "y.csv", scoring="roc_auc")
 
 
 class Values(BaseEstimator):
@@ -435,6 +452,14 @@ def test_columns_that_do_not_sum_to_one_are_blended_as_values(tmp_path: Path) ->
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
     with pytest.raises(ValueError, match="sum"):
         blend(files, weights=None).apply(None, tmp_path / "out.csv")
+    with pytest.raises(
+        ValueError, match="'vote' combines labels, and the files have values"
+    ):
+        blend(files, weights=None, kind="values", rule="vote")
+    divided = blend(files, weights=None, rule="mean", normalize=True)
+    divided.apply(None, tmp_path / "divided.csv")
+    divided_by_sum = pl.read_csv(tmp_path / "divided.csv")["toxic"]
+    np.testing.assert_allclose(divided_by_sum, (0.2 / 1.1 + 0.4 / 1.3) / 2)
     blend(files, weights=None, kind="values").apply(None, tmp_path / "out.csv")
     out = pl.read_csv(tmp_path / "out.csv")
     assert out.columns == ["id", "toxic", "rude"]

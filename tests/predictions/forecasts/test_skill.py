@@ -106,6 +106,11 @@ def test_a_pause_ages_the_rounds_before_it() -> None:
     steady = skill_weights(losses, [1, 2, 3], now=4, **params)
     paused = skill_weights(losses, [1, 2, 33], now=34, **params)
     assert paused[1] > steady[1]
+    params["prior"] = 1
+    before, after = (
+        skill_weights(losses, [1, 2, 3], now=now, **params) for now in (4, 33)
+    )
+    assert np.ptp(after) < np.ptp(before) / 10
 
 
 def test_one_zero_loss_is_not_taken_for_infinite_skill() -> None:

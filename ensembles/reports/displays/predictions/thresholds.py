@@ -27,7 +27,7 @@ from ensembles.reports.displays.predictions.member_predictions import (
     metric_of,
 )
 
-MOST_POINTS = 200  # thresholds that are scored
+MOST_POINTS = 100  # thresholds that are scored
 SCORING = ("balanced_accuracy", "f1_macro", "matthews_corrcoef")
 
 
@@ -269,7 +269,7 @@ class ThresholdDisplay(Display):
             ax.plot(self.thresholds, curve, color=color, label=shorten(name))
             ax.plot(*self.best[name], "o", color=color, markersize=5)
         for threshold, style, name in (
-            (self.chosen, "-", "chosen threshold"),
+            (self.chosen, "-", "threshold of the ensemble"),
             (self.default, ":", "most probable label"),
         ):
             if threshold is not None:
@@ -312,8 +312,11 @@ def _points(margins: Float64) -> Float64:
     middles = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
     if len(middles) <= MOST_POINTS:
         return middles
-    indices = np.linspace(0, len(middles) - 1, MOST_POINTS).round().astype(np.int64)
-    return middles[indices]
+    # Half of them divide the rows evenly, and half the thresholds.
+    shares = np.linspace(0, 1, MOST_POINTS // 2)
+    by_rows = (shares * (len(middles) - 1)).round().astype(np.int64)
+    by_value = np.searchsorted(middles, shares)
+    return np.asarray(middles[np.union1d(by_rows, by_value)])
 
 
 def _scores(
