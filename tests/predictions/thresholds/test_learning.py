@@ -121,17 +121,25 @@ def test_integer_weights_are_repeated_rows(scoring: str) -> None:
 
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("scoring", ["balanced_accuracy", "f1_macro"])
-def test_gains_are_the_scores_of_weights(n_classes: int, scoring: str) -> None:
-    held = classes_held(1, 5, 80, n_classes, "tenths", "whole")
+def test_gains_are_scores_at_thresholds_of_the_weights(
+    n_classes: int, scoring: str
+) -> None:
+    held = classes_held(1, 5, 80, n_classes, "plain", "whole")
     combiner = FittedCombiner(MEAN, {}, held.outputs)
     fast, plain = (
         kind(held, combiner, scoring) for kind in (MeanThresholdScore, ThresholdScore)
     )
-    for counts in ([0, 0, 0, 0, 0], [1, 0, 2, 0, 0], [0, 0, 1, 0, 0]):
-        gains = fast.gains(np.array(counts), np.arange(5))
-        added = np.array(counts) + np.eye(5)
-        expected = [plain(row / row.sum()) for row in added]
-        assert gains == pytest.approx(expected, abs=1e-12)
+    alone = fast.gains(np.zeros(5, np.int64), np.arange(5))
+    assert alone.tolist() == [plain(weights) for weights in np.eye(5)]
+    counts = np.array([1, 0, 2, 0, 0])
+    gains = fast.gains(counts, np.arange(5))
+    for member, gain in enumerate(gains):
+        added = counts + np.eye(5, dtype=int)[member]
+        sums = np.tensordot(added, held.stacks[0], 1)
+        (score,), (factors,) = fast.label_scores, fast.factors
+        assert gain == pytest.approx(score.at_factors(sums, factors), abs=1e-12)
+        if n_classes == 2:  # a sweep finds the maximum
+            assert gain <= plain(added / added.sum()) + 1e-12
 
 
 def test_each_label_of_several_has_thresholds_for_the_macro_average() -> None:
