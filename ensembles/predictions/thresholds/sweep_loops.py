@@ -56,7 +56,7 @@ def maximize(
     for _ in range(max_passes):
         before = best
         # The factor of the first of two classes changes what the second changes.
-        for k in range(1 if n_classes == 2 else 0, n_classes):
+        for k in range(1 if n_classes <= 2 else 0, n_classes):
             compute_margins(y_proba, factors, k, margins, rivals)
             order = np.argsort(margins)
             score, low, high = sweep_class(

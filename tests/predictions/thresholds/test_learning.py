@@ -31,7 +31,11 @@ Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())
 TREE = ("tree", DecisionTreeClassifier(max_depth=4, random_state=0))
 LR = ("lr", LogisticRegression())
-LEARNED = {"rule": "mean", "weights": "greedy"}, {}, {"weights": None}
+LEARNED: tuple[dict[str, Any], ...] = (
+    {"rule": "mean", "weights": "greedy"},
+    {},
+    {"weights": None},
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:selection .* did not beat the best")
 
@@ -39,9 +43,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:selection .* did not beat the be
 @pytest.fixture(scope="module")
 def rare() -> Data:
     """Training rows, then test rows; one in ten is of the second class."""
-    return make_classification(
+    X, y = make_classification(
         1500, 6, n_informative=4, weights=[0.9], flip_y=0.02, random_state=0
     )
+    return X, y
 
 
 @pytest.mark.parametrize("params", LEARNED)
@@ -126,9 +131,8 @@ def test_gains_are_scores_at_thresholds_of_the_weights(
 ) -> None:
     held = classes_held(1, 5, 80, n_classes, "plain", "whole")
     combiner = FittedCombiner(MEAN, {}, held.outputs)
-    fast, plain = (
-        kind(held, combiner, scoring) for kind in (MeanThresholdScore, ThresholdScore)
-    )
+    fast = MeanThresholdScore(held, combiner, scoring)
+    plain = ThresholdScore(held, combiner, scoring)
     alone = fast.gains(np.zeros(5, np.int64), np.arange(5))
     assert alone.tolist() == [plain(weights) for weights in np.eye(5)]
     counts = np.array([1, 0, 2, 0, 0])
@@ -226,3 +230,14 @@ def test_rows_that_cannot_be_divided_are_named() -> None:
     single = OutOfFold([held.stacks[0]], held.y, held.outputs, None)
     with pytest.warns(UserWarning, match="2 rows cannot be divided into folds"):
         cross_fit_thresholds([held.stacks[0][0]], single, "accuracy")
+
+
+@pytest.mark.parametrize("scoring", ["balanced_accuracy", "mcc", "accuracy"])
+def test_a_single_class_has_the_threshold_one(scoring: str) -> None:
+    X = np.arange(40.0).reshape(20, 2)
+    ensemble = EnsembleClassifier([NB, TREE], scoring=scoring, weights=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns of a single label
+        ensemble.fit(X, np.ones(20, int))
+    assert ensemble.thresholds_.tolist() == [1.0]
+    assert ensemble.predict(X).tolist() == [1] * 20
