@@ -17,11 +17,8 @@ from sklearn.ensemble import (
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.model_selection import cross_val_predict
 
-from ensembles.predictions import (
-    EnsembleClassifier,
-    EnsembleRegressor,
-    log_pool_weights,
-)
+from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
+from ensembles.predictions.fitting import log_pool_weights
 
 Way = Callable[..., Any]
 BEST, DEFAULT = "best single", "ours, default"

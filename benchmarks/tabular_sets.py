@@ -17,8 +17,8 @@ import numpy as np
 import prediction_sets
 from sklearn.model_selection import StratifiedKFold
 
-N_SPLITS = 3
-MAX_ROWS = 5000  # a random sample of larger sets, to limit the time of the members
+N_SPLITS = 2
+MAX_ROWS = 2500  # a random sample of larger sets, to limit the time of the members
 # Sets of scikit-learn that KEEL does not have.
 OTHERS = (
     "digits",

@@ -11,7 +11,6 @@ import numpy as np
 from columns import column_members, columns
 from recording import Recording
 from sklearn.ensemble import StackingClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import TunedThresholdClassifierCV
 from tabular_sets import TabularSet
@@ -118,14 +117,13 @@ WAYS: dict[str, dict[str, Way]] = {
         "StackingClassifier": STACKING,
         "ours, greedy mean": _ours(**GREEDY),
         "ours, free weights": _ours(weights="free"),
+        "ours, floor=1e-5": _ours(rule_params={"floor": 1e-5}),
         DEFAULT: _ours(),
     },
     BALANCED: {
         BEST: partial(best_single, BALANCED),
-        "VotingClassifier + TunedThreshold": _tuned(rule="mean", weights=None),
-        "StackingClassifier + TunedThreshold": partial(
-            tuned, lambda _: LogisticRegression()
-        ),
+        "VotingClassifier": VOTING,
+        "StackingClassifier": STACKING,
         "greedy + TunedThreshold": _tuned(**GREEDY),
         DEFAULT: _ours(labels=True),
         THRESHOLDS: _ours(labels=True, scoring=BALANCED),

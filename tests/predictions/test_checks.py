@@ -18,6 +18,7 @@ from ensembles.predictions import (
     EnsembleRegressor,
     EnsembleTransformer,
 )
+from ensembles.predictions.forecasts import QuantileEnsemble
 
 CLASSIFIERS = [("lr", LogisticRegression()), ("nb", GaussianNB())]
 REGRESSORS = [("ridge", Ridge()), ("tree", DecisionTreeRegressor(random_state=0))]
@@ -43,6 +44,9 @@ ESTIMATORS: list[Any] = [
     CascadeClassifier(CLASSIFIERS, rule="mean", weights=None, margin="auto"),
     EnsembleRegressor(REGRESSORS),
     EnsembleRegressor(REGRESSORS, rule="median", weights=None),
+    QuantileEnsemble(0.5),
+    QuantileEnsemble(0.5, rule="quantile_mean"),
+    QuantileEnsemble(0.5, rule="quantile_median", weights=None),
     EnsembleTransformer(SCALERS),
     EnsembleTransformer(SCALERS, rule="concatenate"),
     EnsembleTransformer(SCALERS, align="procrustes"),

@@ -19,6 +19,9 @@ from ensembles.selection.score import Trial
 WEIGHT_RIDGE = 2.0  # for up to five members
 RIDGE_PER_MEMBER = 0.4  # for more members
 INTERCEPT_RIDGE = 5.0
+# Floor of the probabilities, divided by the number of classes. Members such as forests
+# predict 0 from few votes; with a lower floor, such a vote outweighs all others.
+FLOOR = 0.002
 # Relative tolerance of the loss in cross-fitting, far below the sampling error of a
 # score.
 CROSS_FIT_TOLERANCE = 1e-7
@@ -37,6 +40,23 @@ class PoolWeights(NamedTuple):
 
     weights: Float64
     intercepts: list[Float64]
+
+
+def with_floor(combiner: FittedCombiner) -> FittedCombiner:
+    """Copy with the floor of a learned pool, unless its parameters have a floor.
+
+    Parameters
+    ----------
+    combiner : FittedCombiner
+        Log-linear pool or product.
+
+    Returns
+    -------
+    FittedCombiner
+    """
+    outputs: Any = combiner.outputs
+    floor = FLOOR / max(len(classes) for classes in outputs.classes)
+    return replace(combiner, params={"floor": floor, **combiner.params})
 
 
 def select_pool_weights(

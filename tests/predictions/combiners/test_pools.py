@@ -53,6 +53,22 @@ def test_given_weights_do_not_sharpen(scale: float, iris: Data) -> None:
     assert ensemble.predict_proba(X) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("rule_params", "floor"), [(None, 0.002 / 3), ({"floor": 1e-6}, 1e-6)]
+)
+def test_a_learned_pool_raises_probabilities_to_a_floor(
+    rule_params: Any, floor: float, iris: Data
+) -> None:
+    X, y = iris
+    ensemble = EnsembleClassifier([NB, TREE, NEAR], rule_params=rule_params).fit(X, y)
+    stacks = [member.predict_proba(X) for member in ensemble.estimators_]
+    assert min(stack.min() for stack in stacks) < 1e-6
+    expected = COMBINERS["log_pool"](
+        stacks, ensemble.weights_, floor=floor, intercept=ensemble.intercept_
+    )
+    assert ensemble.predict_proba(X) == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_temperature_sharpens_by_name(iris: Data) -> None:
     X, y = iris
     ensemble = EnsembleClassifier(
