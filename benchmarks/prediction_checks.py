@@ -11,7 +11,6 @@ import recording
 from prediction_sets import DataSet
 from recording import Recording
 
-
 CLOSE = 1e-12
 
 
