@@ -29,11 +29,18 @@ from ensembles.predictions.forecasts import (
     weighted_interval_score,
 )
 
-RULES = {
+BOTH = ("quantile_mean", "linear_pool")
+RULES: dict[str, str | tuple[str, ...]] = {
     "mean": "quantile_mean",
     "median": "quantile_median",
     "linear pool": "linear_pool",
-    "mean of pools": "mean_of_pools",
+    "mean of pools": BOTH,
+}
+WAYS: dict[str, str | tuple[str, ...]] = {
+    "ours": BOTH,
+    "mean": "quantile_mean",
+    "median": "quantile_median",
+    "linear pool": "linear_pool",
 }
 ANCHORED = ("mean", "median", "linear pool")
 TOLERANCE = 0.0006  # anchors take a linear pool at 200 points, and have four digits
@@ -91,7 +98,7 @@ def blended(data: FluSight) -> tuple[Blends, dict[str, float]]:
     blends["ours"] = ours.quantiles
     for name, rule in RULES.items():
         for weights in (None, "skill"):
-            if (rule, weights) == ("mean_of_pools", "skill"):
+            if (rule, weights) == (BOTH, "skill"):
                 continue
             blends[f"{name}, {'equal' if weights is None else 'our'} weights"] = (
                 combine_rounds(
@@ -103,11 +110,10 @@ def blended(data: FluSight) -> tuple[Blends, dict[str, float]]:
                     weights=weights,
                 ).quantiles
             )
-    final = np.where(np.isnan(data.y), np.nan, data.y)
     blends["ours, weights from final truth (leak)"] = combine_rounds(
         stack,
         data.rounds,
-        lambda now: np.where(data.weeks < now, final, np.nan),
+        lambda now: np.where(data.weeks < now, data.y, np.nan),
         levels=LEVELS,
     ).quantiles
     return blends, {"per round": seconds}
@@ -152,49 +158,58 @@ def season(scores: Scores, name: str) -> dict[str, Any]:
     }
 
 
-def subsets(data: FluSight, name: str) -> dict[str, list[float]]:
+def subsets(data: FluSight, name: str) -> dict[str, Any]:
     """WIS of ours and of equal blends relative to the equal linear pool, on members.
 
     First without the member that is best in the season, then on random halves.
     """
-    rows = data.scored & (data.seasons == SEASONS.index(name))
-    stack = data.stack(data.members)
-    losses = weighted_interval_score(data.y, stack, LEVELS)
-    baseline = weighted_interval_score(data.y, data.forecasts[BASELINE], LEVELS)
-    has = ~np.isnan(losses[:, rows])
-    relative = np.nansum(losses[:, rows], 1) / (has * baseline[rows]).sum(1)
-    relative[has.mean(1) < 0.8] = np.inf
-    best, rng = int(np.argmin(relative)), np.random.default_rng(0)
-    everyone = np.arange(len(stack))
+    best = best_member(data, name)
+    rng, everyone = np.random.default_rng(0), np.arange(len(data.members))
     chosen = [np.delete(everyone, best)]
-    chosen += [rng.permutation(everyone)[: len(stack) // 2] for _ in range(N_SUBSETS)]
-    ways: list[tuple[str, str, str | None]] = [
-        ("ours", "mean_of_pools", "skill"),
-        ("mean", "quantile_mean", None),
-        ("median", "quantile_median", None),
-        ("linear pool", "linear_pool", None),
+    chosen += [
+        rng.permutation(everyone)[: len(everyone) // 2] for _ in range(N_SUBSETS)
     ]
-    ratios: dict[str, list[float]] = {way: [] for way, _, _ in ways}
-    until = data.seasons <= SEASONS.index(name)
-    for members in chosen:
-        part = stack[members]
-        units = until & ~np.isnan(part[..., 0]).all(0)
-        own = data.select(units)
-        totals = {}
-        for way, rule, weights in ways:
-            blend = combine_rounds(
-                part[:, units],
-                own.rounds,
-                own.known,
-                levels=LEVELS,
-                rule=rule,
-                weights=weights,
-            )
-            wis = weighted_interval_score(own.y, blend.quantiles, LEVELS)
-            totals[way] = wis[rows[units]].sum()
-        for way, total in totals.items():
-            ratios[way].append(float(total / totals["linear pool"]))
-    return {"best": [float(best)], **ratios}
+    sums = [
+        {way: loss_of(data, name, members, rule) for way, rule in WAYS.items()}
+        for members in chosen
+    ]
+    pools = [row["linear pool"] for row in sums]
+    ratios = {
+        way: [float(row[way] / pool) for row, pool in zip(sums, pools, strict=True)]
+        for way in WAYS
+    }
+    return {"best": data.members[best], **ratios}
+
+
+def best_member(data: FluSight, name: str) -> int:
+    """Member with at least 80 % of a season's units and the lowest relative WIS."""
+    rows = data.scored & (data.seasons == SEASONS.index(name))
+    baseline = weighted_interval_score(data.y, data.forecasts[BASELINE], LEVELS)[rows]
+    losses = weighted_interval_score(data.y, data.stack(data.members), LEVELS)[:, rows]
+    has = ~np.isnan(losses)
+    relative = np.nansum(losses, 1) / np.maximum((has * baseline).sum(1), 1e-9)
+    return int(np.argmin(np.where(has.mean(1) < 0.8, np.inf, relative)))
+
+
+def loss_of(data: FluSight, name: str, members: Any, rule: Any) -> float:
+    """Sum of the WIS of a blend over a season; ours uses the seasons before it."""
+    stack = data.stack([data.members[index] for index in members])
+    season_index, weights = SEASONS.index(name), "skill" if rule == BOTH else None
+    units = ~np.isnan(stack[..., 0]).all(0) & (data.seasons <= season_index)
+    if weights is None:
+        units &= data.seasons == season_index
+    part = data.select(units)
+    blend = combine_rounds(
+        stack[:, units],
+        part.rounds,
+        part.known,
+        levels=LEVELS,
+        rule=rule,
+        weights=weights,
+    )
+    rows = part.scored & (part.seasons == season_index)
+    losses = weighted_interval_score(part.y, blend.quantiles, LEVELS)
+    return float(losses[rows].sum())
 
 
 if __name__ == "__main__":

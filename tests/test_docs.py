@@ -63,7 +63,7 @@ ESTIMATORS = [
 ]
 PACKAGES = (
     *("checkpoints", "predictions", "embeddings", "rules", "selection", "reports"),
-    "predictions.forecasts",
+    *("predictions.files", "predictions.files.hub", "predictions.forecasts"),
 )
 
 
@@ -264,6 +264,22 @@ def save_runs(folder: Path, tensors: Callable[[], dict[str, Any]]) -> None:
             torch.save(content, folder / "exp" / f"{name}.pt")
 
 
+def save_predictions(folder: Path, rng: np.random.Generator) -> None:
+    """Class probabilities of three members, and the true labels."""
+    y = np.arange(60) % 3
+    rows = [f"{row},{y[row]}" for row in range(60)]
+    (folder / "y.csv").write_text("\n".join(["id,wine", *rows]) + "\n")
+    rows = [f"{text},{n // 6},2026-01-{1 + n // 3:02d}" for n, text in enumerate(rows)]
+    (folder / "visits.csv").write_text("\n".join(["id,wine,site,day", *rows]) + "\n")
+    for part in ("oof", "test"):
+        (folder / part).mkdir()
+        for name in ("forest", "bayes", "neighbors"):
+            y_proba = rng.dirichlet(np.ones(3), 60) / 2 + np.eye(3)[y] / 2
+            lines = [f"{row},{','.join(map(str, p))}" for row, p in enumerate(y_proba)]
+            text = "\n".join(["id,0,1,2", *lines]) + "\n"
+            (folder / part / f"{name}.csv").write_text(text)
+
+
 EVALUATION = """
 import sys
 from pathlib import Path
@@ -297,6 +313,7 @@ def folder(
     pairs = [f"{texts[n]},{texts[m]}" for n in range(4) for m in range(n)]
     sts = [f"main,set,2026,{n},{n / 2},{pair}" for n, pair in enumerate(pairs)]
     (tmp_path / "sts-dev.csv").write_text("\n".join(sts) + "\n")
+    save_predictions(tmp_path, rng)
     embedder = SentenceEmbedder((words, vectors), weights=None).fit()
     for name in ("all-MiniLM-L6-v2", "member-1", "member-2"):
         embedder.save(tmp_path / name)
@@ -603,11 +620,13 @@ def test_every_parameter_of_an_exported_function_is_described(
     assert names - {"self", "cls"} <= described(docs)
 
 
-def test_pictures_follow_the_code_that_draws_them_and_are_small() -> None:
+@pytest.mark.parametrize("name", ["pictures", "ensemble_pictures"])
+def test_pictures_follow_the_code_that_draws_them_and_are_small(name: str) -> None:
     drawn = script(DOCS / "make_pictures.py")
-    paths = [drawn.PAGE.parent / path for _, path in drawn.pictures() if path]
-    page = page_of(drawn.PAGE)
-    assert [path.name for path in paths] == re.findall(r"pictures/(\w+\.\w+)\)", page)
+    (page,) = [page for page in drawn.PAGES if page.stem == name]
+    paths = [page.parent / path for _, path in drawn.pictures(page) if path]
+    names = [path.name for path in paths]
+    assert names == re.findall(r"pictures/(\w+\.\w+)\)", page_of(page))
     assert len(paths) == 8
     assert all(path.stat().st_size < 60_000 for path in paths)
 

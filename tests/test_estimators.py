@@ -24,6 +24,7 @@ from ensembles.predictions import (
     EnsembleRegressor,
     EnsembleTransformer,
 )
+from ensembles.predictions.forecasts import Pool, QuantileEnsemble
 from tests.test_docs import described
 
 pytestmark = pytest.mark.filterwarnings("ignore:selection .* did not beat")
@@ -75,6 +76,7 @@ MADE: dict[str, tuple[Any, Any]] = {
         (X, y),
     ),
     "regressor": (EnsembleRegressor(two(Ridge(), Ridge(9.0))), (X, y)),
+    "forecasts": (QuantileEnsemble(0.5), (X, y)),
     "transformer": (EnsembleTransformer(two(MinMaxScaler(), StandardScaler())), (X,)),
     "soup": (ModelSoup(SGDClassifier(), n_members=2, random_state=0), (X, y)),
     "embedder": (SentenceEmbedder(VECTORS), (TEXTS,)),
@@ -199,6 +201,7 @@ def late_failure(name: str) -> dict[str, Any]:
             "rule": "maximum",
             "align": "procrustes",
         },
+        "forecasts": {"weights": "greedy", "rule": Pool(fail)},
         "soup": {"weights": "greedy", "scoring": Scorer()},
         "embedder": {"remove_components": 2, "dtype": "int8", "weights": None},
         "encoder": {"n_components": 4},

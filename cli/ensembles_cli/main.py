@@ -18,6 +18,7 @@ from ensembles_cli.process import prepare_compiling
 # A module is imported only to run its command or to print its help.
 COMMANDS = {
     "avg": "ensembles_cli.avg",
+    "blend": "ensembles_cli.blend",
     "compare": "ensembles_cli.comparison.compare",
     "convert": "ensembles_cli.convert",
     "demo": "ensembles_cli.demo.command",
@@ -29,7 +30,7 @@ COMMANDS = {
     "merge": "ensembles_cli.merge",
     "plot": "ensembles_cli.plot.command",
     "rules": "ensembles_cli.listing.rules",
-    "runs": "ensembles_cli.runs",
+    "runs": "ensembles_cli.listing.runs",
     "schedules": "ensembles_cli.listing.schedules",
     "selections": "ensembles_cli.listing.selections",
     "similar": "ensembles_cli.embeddings.similar",
@@ -41,7 +42,8 @@ COMMANDS = {
 
 # Names of the commands in other tools, for suggestions.
 ALIASES = {
-    **dict.fromkeys(("average", "mean", "blend", "swa", "ema"), "avg"),
+    **dict.fromkeys(("average", "mean", "swa", "ema"), "avg"),
+    **dict.fromkeys(("stack", "oof", "hillclimb", "predictions"), "blend"),
     **dict.fromkeys(("encode", "vectorize"), "embed"),
     **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
     **dict.fromkeys(("similarity", "cosine"), "similar"),
@@ -115,6 +117,7 @@ class Commands(click.Group):
 
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
+    "blend": "Blend prediction files, with weights learned from a target.",
     "compare": "Compare models with their averages: scores, gains and costs.",
     "convert": "Convert a checkpoint to another format, dtype or shard size.",
     "demo": "Train two small models, and average their checkpoints.",
@@ -151,14 +154,17 @@ def cli() -> None:
     adapters. runs lists the checkpoints of training runs; compare scores models and
     their averages; plot draws runs, soups and loss landscapes.
 
+    blend combines prediction files, with weights that are learned from the true values
+    and judged by cross-validation.
+
     embed, similar and evaluate compute text embeddings, by averaging word vectors or by
-    running a sentence encoder. Ensembles of predictions are available in Python only:
-    see ensembles.predictions.
+    running a sentence encoder.
 
     \b
     ensemble avg a.safetensors b.safetensors
     ensemble avg run/ --last 5 -o averaged.safetensors
     ensemble merge recipe.yml -o merged/
+    ensemble blend oof/*.csv --target y.csv --test-dir test/ -o blend.csv
     ensemble similar -m glove.txt "a cat sat" "the dog lay down"
 
     Help for one command: ensemble avg --help

@@ -1,7 +1,16 @@
+from .calibration.calibration_error import CalibrationError as CalibrationError
+from .calibration.calibration_error import calibration_error as calibration_error
 from .cascade import CascadeClassifier as CascadeClassifier
 from .cascade import CascadePrediction as CascadePrediction
 from .classifier import EnsembleClassifier as EnsembleClassifier
 from .combiners.builtin import COMBINERS as COMBINERS
 from .combiners.combiner import Combiner as Combiner
+from .metrics.diversity import Diversity as Diversity
+from .metrics.diversity import diversity as diversity
+from .metrics.loss_decomposition import LossDecomposition as LossDecomposition
+from .metrics.loss_decomposition import decompose_loss as decompose_loss
 from .regressor import EnsembleRegressor as EnsembleRegressor
 from .transformer import EnsembleTransformer as EnsembleTransformer
+from .uncertainty import Uncertainty as Uncertainty
+from .uncertainty import decompose_entropy as decompose_entropy
+from .uncertainty import decompose_variance as decompose_variance

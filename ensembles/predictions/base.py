@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ensembles._sklearn import (
 from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitting.final_estimator import check_final_estimator
-from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner, as_float32
 from ensembles.predictions.fitting.preconditions import (
     check_param_names,
     check_selection,
@@ -327,8 +327,10 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         if models is not None and len(models) == 1:
             self.final_estimator_ = models[0]
 
-    def _member_predictions(self, X: Any) -> tuple[list[int], Iterator[Predictions]]:
-        """Indices of the members with nonzero weight, and what each predicts.
+    def _member_predictions(
+        self, X: Any, predict: Callable[..., Predictions] | None = None
+    ) -> tuple[list[int], Iterator[Predictions]]:
+        """Indices of the members with nonzero weight, and the predictions of each.
 
         Predictions are calibrated. A member that fails is left out if ``on_error`` is
         "drop"; then all predictions are made before the first is returned.
@@ -340,7 +342,12 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             indices = list(range(len(self.weights_)))
         names = list(self.named_estimators_)
         tasks = (
-            (self.on_error, names[i], predict_member, self._member_args(i, X))
+            (
+                self.on_error,
+                names[i],
+                predict or predict_member,
+                self._member_args(i, X),
+            )
             for i in indices
         )
         results = run_tasks(self.n_jobs, call_member, tasks)
@@ -413,25 +420,6 @@ def predict_member(
     """
     predictions = outputs.predict(name, member, X)
     return predictions if calibrator is None else calibrator(predictions)
-
-
-def as_float32(combined: Predictions, dtypes: set[np.dtype[Any]]) -> Predictions:
-    """Combined predictions as float32, if all members predict float32.
-
-    Parameters
-    ----------
-    combined : list of ndarrays
-        Combined predictions of each output.
-    dtypes : set of dtype
-        Dtypes of the members' predictions.
-
-    Returns
-    -------
-    list of ndarrays
-    """
-    if dtypes != {np.dtype(np.float32)}:
-        return combined
-    return [output.astype(np.float32) for output in combined]
 
 
 def _unscored(

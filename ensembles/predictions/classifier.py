@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
@@ -21,6 +22,7 @@ from ensembles.predictions.thresholds.learning import (
     check_thresholds,
     supports_thresholds,
 )
+from ensembles.predictions.uncertainty import Uncertainty, decompose_entropy
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
@@ -268,6 +270,38 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         predictions = self._combined_predictions(X)
         is_list = self._fitted_combiner.outputs.multioutput
         return predictions if is_list else predictions[0]
+
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Predict the entropy of the class, split into noise and disagreement.
+
+        The members are mixed by their weights, whatever the rule: the total is the
+        entropy of the weighted mean of their calibrated probabilities. See
+        `decompose_entropy`. All predictions are in memory.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
+
+        Returns
+        -------
+        Uncertainty
+            Total, aleatoric and epistemic part in nats, of shape (n_samples,), or
+            (n_samples, n_outputs) for several targets.
+
+        Raises
+        ------
+        ValueError
+            If a weight is negative.
+        """
+        indices, results = self._member_predictions(X)
+        outputs = self._fitted_combiner.outputs
+        parts = []
+        for stack in zip(*results, strict=True):
+            members = [outputs.finalize(rows.astype(np.float64)) for rows in stack]
+            parts.append(decompose_entropy(members, self.weights_[indices]))
+        columns = [np.column_stack(part) for part in zip(*parts, strict=True)]
+        return Uncertainty(*(c if outputs.multioutput else c[:, 0] for c in columns))
 
     def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitting.preconditions import check_rule_name
-from ensembles.predictions.members.fitting import Named
+from ensembles.predictions.fitting.weight_fitting import WeightFit
+from ensembles.predictions.members.fitting import FittedMember, Named
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, check_regression_targets
+from ensembles.predictions.uncertainty import (
+    Uncertainty,
+    decompose_variance,
+    predict_moments,
+)
 
 
 class EnsembleRegressor(RegressorMixin, BaseEnsemble):
@@ -167,6 +176,62 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         """
         predictions = self._combined_predictions(X)
         return self._fitted_combiner.outputs.to_targets(predictions)
+
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Predict the variance of the target, split into noise and disagreement.
+
+        The members are mixed by their weights, whatever the rule; see
+        `decompose_variance`. The variance of a member is the square of its standard
+        deviation, if its ``predict`` has ``return_std``, as that of
+        `sklearn.gaussian_process.GaussianProcessRegressor` has. Otherwise it is the
+        mean squared out-of-fold error of the member, the same for all rows; if nothing
+        was learned out of fold, the total and the aleatoric part are NaN.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
+
+        Returns
+        -------
+        Uncertainty
+            Total, aleatoric and epistemic variance, of shape (n_samples,) or
+            (n_samples, n_outputs).
+
+        Raises
+        ------
+        ValueError
+            If a weight is negative, or the members predict quantiles.
+        """
+        check_is_fitted(self)
+        combiner = self._fitted_combiner
+        if combiner.combiner.input == "quantiles":
+            raise ValueError(
+                "members must predict values to split their variance: those of rule "
+                f"{combiner.combiner.name!r} are quantiles"
+            )
+        indices, results = self._member_predictions(X, predict_moments)
+        means, variances = (np.array(part) for part in zip(*results, strict=True))
+        for index, variance in zip(indices, variances, strict=True):
+            variance[np.isnan(variance).all(axis=1)] = self._squared_errors[index]
+        parts = decompose_variance(means, variances, self.weights_[indices])
+        return Uncertainty(*(combiner.outputs.to_targets([part]) for part in parts))
+
+    def _set_fitted(
+        self,
+        members: list[FittedMember],
+        fit: WeightFit,
+        out_of_fold: OutOfFold | None,
+        X: Any,
+    ) -> None:
+        super()._set_fitted(members, fit, out_of_fold, X)
+        self._squared_errors: Any = np.full(len(members), np.nan)
+        if out_of_fold is not None:
+            held_out = out_of_fold.subset(out_of_fold.was_held_out)
+            y = np.asarray(held_out.y).reshape(len(held_out.y), -1)
+            errors = (held_out.stacks[0] - y) ** 2
+            weight = held_out.sample_weight
+            self._squared_errors = np.average(errors, axis=1, weights=weight)
 
     def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)

@@ -7,6 +7,7 @@ from .displays.interpolation import InterpolationDisplay as InterpolationDisplay
 from .displays.plane import PlaneDisplay as PlaneDisplay
 from .displays.predictions.calibration_curve import CalibrationCurve as CalibrationCurve
 from .displays.predictions.coverage import CoverageDisplay as CoverageDisplay
+from .displays.predictions.diversity import DiversityDisplay as DiversityDisplay
 from .displays.predictions.ensemble_size import (
     EnsembleSizeDisplay as EnsembleSizeDisplay,
 )
@@ -15,6 +16,7 @@ from .displays.predictions.reliability import ReliabilityDisplay as ReliabilityD
 from .displays.predictions.selection_path import (
     SelectionPathDisplay as SelectionPathDisplay,
 )
+from .displays.predictions.thresholds import ThresholdDisplay as ThresholdDisplay
 from .displays.predictions.weights import WeightsDisplay as WeightsDisplay
 from .displays.run import RunDisplay as RunDisplay
 from .displays.soup_path import SoupPathDisplay as SoupPathDisplay

@@ -18,6 +18,7 @@ from ensembles.predictions import (
     EnsembleRegressor,
     EnsembleTransformer,
 )
+from ensembles.predictions.forecasts import QuantileEnsemble
 
 CLASSIFIERS = [("lr", LogisticRegression()), ("nb", GaussianNB())]
 REGRESSORS = [("ridge", Ridge()), ("tree", DecisionTreeRegressor(random_state=0))]
@@ -37,10 +38,15 @@ ESTIMATORS: list[Any] = [
     EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy"),
     EnsembleClassifier(CLASSIFIERS, rule="rank_mean", weights=None),
     EnsembleClassifier(CLASSIFIERS, rule="mean", calibrate="temperature"),
+    EnsembleClassifier(CLASSIFIERS, scoring="balanced_accuracy"),
+    EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy", scoring="mcc"),
     CascadeClassifier(CLASSIFIERS),
     CascadeClassifier(CLASSIFIERS, rule="mean", weights=None, margin="auto"),
     EnsembleRegressor(REGRESSORS),
     EnsembleRegressor(REGRESSORS, rule="median", weights=None),
+    QuantileEnsemble(0.5),
+    QuantileEnsemble(0.5, rule="quantile_mean"),
+    QuantileEnsemble(0.5, rule="quantile_median", weights=None),
     EnsembleTransformer(SCALERS),
     EnsembleTransformer(SCALERS, rule="concatenate"),
     EnsembleTransformer(SCALERS, align="procrustes"),

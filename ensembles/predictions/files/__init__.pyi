@@ -1,6 +1,9 @@
 from .alignment import AlignedPredictions as AlignedPredictions
 from .alignment import align as align
+from .blending import Blend as Blend
+from .blending import blend as blend
 from .formats.builtin import PREDICTION_FORMATS as PREDICTION_FORMATS
+from .judging import BlendScore as BlendScore
 from .prediction_file import PredictionFile as PredictionFile
 from .prediction_file import open_predictions as open_predictions
 from .target import Target as Target

@@ -138,7 +138,7 @@ def align(
         report = read_member(
             file, mapping.members[member], index, stack[member], normalize=normalize
         )
-        _release_memory(stack)
+        release_memory(stack)
         present[member] = report.present
         notes += [f"{names[member]}: {note}" for note in (*file.notes, *report.notes)]
         if missing == "error" and not report.present.all():
@@ -300,11 +300,18 @@ def _empty_stack(shape: tuple[int, int, int]) -> Float64:
     return np.frombuffer(mapped, np.float64).reshape(shape)
 
 
-def _release_memory(stack: Float64) -> None:
-    """Give the memory of a mapped file back; its content is kept."""
+def release_memory(stack: Float64) -> None:
+    """Release the memory of a mapped file; its content is kept.
+
+    Parameters
+    ----------
+    stack : ndarray
+        Stack of `AlignedPredictions`, which may be in memory.
+    """
     base: Any = stack
     while isinstance(base, np.ndarray):
         base = base.base
+    base = getattr(base, "obj", base)  # NumPy keeps a memoryview of the map
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
 
@@ -313,6 +320,6 @@ def _without_rows(stack: Float64, kept: Array) -> Float64:
     smaller = _empty_stack((len(stack), int(kept.sum()), stack.shape[2]))
     for plane, source in zip(smaller, stack, strict=True):
         np.compress(kept, source, axis=0, out=plane)
-        _release_memory(stack)
-        _release_memory(smaller)
+        release_memory(stack)
+        release_memory(smaller)
     return smaller

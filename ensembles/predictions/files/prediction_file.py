@@ -205,11 +205,40 @@ def open_predictions(
     >>> file.name, file.ids, file.kind, file.columns, file.n_rows
     ('forest', ('id',), 'probabilities', ('cat', 'dog'), 2)
     """
-    path = Path(path)
     for parameter, names in (("ids", ids), ("columns", columns)):
         if isinstance(names, str):
             raise TypeError(f"{parameter} must be a list of names, found {names!r}")
-    table = open_table(path)
+    table = open_table(Path(path))
+    return predictions_of(table, ids, columns, output_type=output_type, where=where)
+
+
+def predictions_of(
+    table: PredictionTable,
+    ids: Sequence[str] | None = None,
+    columns: Sequence[Any] | None = None,
+    *,
+    output_type: str | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> PredictionFile:
+    """Predictions in a table.
+
+    Parameters
+    ----------
+    table : PredictionTable
+        Columns of a file.
+    ids, columns, output_type, where
+        As in `open_predictions`.
+
+    Returns
+    -------
+    PredictionFile
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    path = table.path
     texts = {name: normal_label(value) for name, value in (where or {}).items()}
     check_columns(path, list(texts), table.names, "where")
     long = find_long_columns(table.names)

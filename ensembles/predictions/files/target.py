@@ -56,7 +56,7 @@ def read_target(
     path : path
         File in a format of ``PREDICTION_FORMATS``.
     ids : sequence of str or None, default=None
-        Columns that identify rows; None takes all other columns, of which `align` uses
+        Columns that identify rows; None takes all other columns: `align` uses
         the ones that the prediction files have too.
     column : str or None, default=None
         Column with the true values. None takes the only column that is not an

@@ -13,6 +13,7 @@ import numpy as np
 from ensembles._sklearn import warn_caller
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.forecasts.pool import Pool
 from ensembles.selection import SELECTIONS
 from ensembles.weights import check_weights
 
@@ -177,7 +178,7 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
 
 
 def check_weights_parameter(
-    weights: Any, combiner: Combiner, n_members: int
+    weights: Any, combiner: Combiner | Pool, n_members: int
 ) -> Float64 | str | None:
     """Validate the weights, or the name of the selection.
 
@@ -185,8 +186,8 @@ def check_weights_parameter(
     ----------
     weights : array-like of shape (n_members,), str or None
         Value of the ``weights`` parameter; None means equal weights.
-    combiner : Combiner
-        Combiner of the ``rule`` parameter.
+    combiner : Combiner or Pool
+        Combiner of the ``rule`` parameter, or pool of forecasts.
     n_members : int
         Number of members.
 
@@ -219,7 +220,7 @@ def check_weights_parameter(
     return np.asarray(values / total)
 
 
-def _check_selection_name(weights: str, combiner: Combiner) -> None:
+def _check_selection_name(weights: str, combiner: Combiner | Pool) -> None:
     """Raise unless ``weights`` is the name of a selection that supports the rule."""
     has_free = combiner.weight_sum_matters and combiner.signed
     if weights == FREE and not has_free:

@@ -29,7 +29,10 @@ from ensembles.predictions.thresholds.learning import (
     cross_fit_thresholds,
     learn_thresholds,
 )
-from ensembles.predictions.thresholds.threshold_score import ThresholdScore
+from ensembles.predictions.thresholds.threshold_score import (
+    MeanThresholdScore,
+    ThresholdScore,
+)
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
@@ -56,6 +59,9 @@ class WeightSettings(NamedTuple):
     learn_thresholds : bool, default=False
         Whether to learn thresholds of the classes that maximize ``scoring``, for a
         score that `supports_thresholds`.
+    cross_fit : bool, default=True
+        Whether learned weights are cross-fitted to score the ensemble. Calibration of
+        the ensemble needs it, and is cross-fitted in any case.
     """
 
     weights: Any
@@ -64,6 +70,7 @@ class WeightSettings(NamedTuple):
     calibrate: str | None = None
     final_estimator: Any = None
     learn_thresholds: bool = False
+    cross_fit: bool = True
 
 
 class WeightFit(NamedTuple):
@@ -78,7 +85,8 @@ class WeightFit(NamedTuple):
         Weights, with scores on the rows that they were learned from.
     score : float or None
         Score of the ensemble on held-out rows, with cross-fitted weights and thresholds
-        if they are learned; None if nothing is held out.
+        if they are learned; None if nothing is held out or
+        cross-fitted.
     calibrators : sequence of Calibrator or None
         Calibrator of each member; None leaves its predictions unchanged.
     calibrator : Calibrator or None, default=None
@@ -140,7 +148,9 @@ def fit_weights(
     score = _score_of(settings, prepared, out_of_fold, score_weight, rows)
     selected, combiner = select_weights(settings, prepared, out_of_fold, score)
     cross_fitted = None
-    if isinstance(weights, str) or settings.final_estimator is not None:
+    needs_folds = settings.cross_fit or calibrate or settings.learn_thresholds
+    is_learned = isinstance(weights, str) and needs_folds
+    if is_learned or settings.final_estimator is not None:
         start = None
         if combiner.intercepts is not None:
             start = PoolWeights(selected.weights, combiner.intercepts)
@@ -151,7 +161,8 @@ def fit_weights(
             _warn_if_unused(settings, combiner)
         cross_fitted = _try_cross_fit(settings, out_of_fold, learn)
     if cross_fitted is None:
-        value = selected.score
+        is_scored = needs_folds or not isinstance(weights, str)
+        value = selected.score if is_scored else None
         predictions = combiner(out_of_fold.stacks, selected.weights)
     else:
         predictions = cross_fitted[0]
@@ -276,7 +287,9 @@ def _score_of(
     # Weights are selected by the accuracy at equal thresholds: this is much faster,
     # and the best thresholds for the accuracy are nearly equal.
     if settings.learn_thresholds and settings.scoring != "accuracy":
-        return ThresholdScore(part, combiner, settings.scoring)
+        is_mean = combiner.combiner.name == "mean"
+        kind = MeanThresholdScore if is_mean else ThresholdScore
+        return kind(part, combiner, settings.scoring)
     return make_score(part, combiner, settings.scoring)
 
 

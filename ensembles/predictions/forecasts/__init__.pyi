@@ -3,12 +3,16 @@ from .crps import crps_of_quantiles as crps_of_quantiles
 from .crps import crps_of_samples as crps_of_samples
 from .crps import decompose_crps as decompose_crps
 from .crps import pit_of_samples as pit_of_samples
+from .pool import Pool as Pool
 from .pools import POOLS as POOLS
-from .pools import Pool as Pool
 from .pools import linear_pool as linear_pool
 from .pools import quantile_mean as quantile_mean
 from .pools import quantile_median as quantile_median
 from .pools import quantile_trimmed_mean as quantile_trimmed_mean
+from .quantile_ensemble import QuantileEnsemble as QuantileEnsemble
+from .rounds import RoundForecasts as RoundForecasts
+from .rounds import combine_rounds as combine_rounds
+from .sample_pool import pool_samples as pool_samples
 from .scores import IntervalScoreParts as IntervalScoreParts
 from .scores import decompose_interval_score as decompose_interval_score
 from .scores import interval_coverage as interval_coverage
@@ -16,3 +20,4 @@ from .scores import interval_score as interval_score
 from .scores import pinball_loss as pinball_loss
 from .scores import pit_of_quantiles as pit_of_quantiles
 from .scores import weighted_interval_score as weighted_interval_score
+from .skill import skill_weights as skill_weights

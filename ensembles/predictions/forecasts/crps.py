@@ -189,8 +189,8 @@ def decompose_crps(y: ArrayLike, samples: ArrayLike) -> CRPSParts:
         )
     if np.isnan(samples).any() or np.isnan(outcomes).any() or not len(outcomes):
         raise ValueError(
-            "y and samples must be at least one unit, without NaN; leave out units of "
-            "which the forecast is absent or the outcome unknown"
+            "y and samples must be at least one unit, without NaN; leave out units "
+            "without a forecast or an outcome"
         )
     observed, lengths = _bins(outcomes[:, None], np.sort(samples, axis=1))
     predicted = np.arange(len(observed)) / samples.shape[1]
@@ -212,7 +212,7 @@ def _bins(y: Float64, samples: Float64) -> tuple[Float64, Float64]:
     lengths = below + above
     observed = np.divide(below, lengths, out=np.zeros(len(below)), where=lengths > 0)
     # Beyond the samples, the mean is over the units whose outcome is there.
-    low, high = float((y < first).mean()), float((y < last).mean())
+    low, high = float((y < first).mean()), float((y <= last).mean())
     low_length = float(np.maximum(first - y, 0.0).mean()) / (low or 1.0)
     high_length = float(np.maximum(y - last, 0.0).mean()) / (1 - high or 1.0)
     return np.hstack([low, observed, high]), np.hstack(

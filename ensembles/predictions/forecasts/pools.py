@@ -2,223 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from ensembles._sklearn import check_choice, warn_caller
-from ensembles._typing import Array, Counts, Float64
+from ensembles._sklearn import check_choice
+from ensembles._typing import Counts, Float64
+from ensembles.kernels.jit import use_loops
 from ensembles.kernels.sorting import weighted_median_reference
-from ensembles.predictions.combiners.accumulation import row_blocks
+from ensembles.predictions.forecasts.pool import POOLS as POOLS
+from ensembles.predictions.forecasts.pool_loops import mixture_quantiles
 from ensembles.predictions.forecasts.quantiles import (
     INTERPOLATIONS,
-    Crossing,
     Interpolation,
-    as_numbers,
-    check_levels,
-    check_quantiles,
-    first_index,
     interpolate_levels,
+    sorted_knots,
 )
-from ensembles.registry import RegisteredFunction, Table, register
+from ensembles.registry import register
 from ensembles.rules.numerics import sorted_trimmed_mean
-from ensembles.weights import check_weights
 
 SLACK = 1e-12  # cumulative probabilities that differ by less are equal
+COST = 128  # time of NumPy for an entry, in units of 5 ns
 N_STEPS = 60  # at most, between two knots; rounding may prevent convergence
 
 
-class Pool(RegisteredFunction):
-    """A function that pools quantile forecasts unit by unit.
-
-    A member that is absent from a unit, with NaN at all levels, is left out there, and
-    the weights of the others are rescaled.
-
-    Parameters
-    ----------
-    function : callable
-        ``(stack, weights, levels, **params) -> quantiles`` with a stack of shape
-        (n_members, n_units, n_levels) and weights of shape (n_members, n_units), not
-        normalized. Members with weight 0 have infinite quantiles.
-    check : callable (**params) or None, default=None
-        Raises if a parameter is not valid; None if the function has none.
-    """
-
-    noun = "rule"
-    n_inputs = 3
-
-    def __init__(self, function: Any, *, check: Any = None) -> None:
-        super().__init__(function)
-        self.check = check
-
-    def __call__(
-        self,
-        stack: ArrayLike,
-        weights: ArrayLike | None = None,
-        *,
-        levels: ArrayLike,
-        crossing: Crossing = "raise",
-        **params: Any,
-    ) -> Float64:
-        """Pool quantile forecasts.
-
-        Parameters
-        ----------
-        stack : array-like of shape (n_members, n_units, n_levels)
-            Quantiles of each member, in ascending order; NaN at all levels of the units
-            from which the member is absent.
-        weights : array-like of shape (n_members,) or (n_members, n_units), or None
-            Non-negative weights of the members, for all units or for each; None weights
-            all members equally. In a unit where all members that are present have the
-            weight 0, they count equally.
-        levels : array-like of shape (n_levels,)
-            Quantile levels in ascending order.
-        crossing : {"raise", "sort"}, default="raise"
-            If quantiles of a member decrease from one level to the next: raise, or sort
-            them.
-        **params
-            Parameters of the rule.
-
-        Returns
-        -------
-        ndarray of shape (n_units, n_levels), float64
-            Quantiles of the pool, in ascending order.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the stack, the weights, the levels or a parameter are not valid, or no
-            member is present in a unit.
-
-        Warns
-        -----
-        UserWarning
-            If all members that are present in a unit have the weight 0.
-        """
-        self.check_params(params)
-        levels = check_levels(levels)
-        stack = check_quantiles(stack, levels, crossing=crossing)
-        if stack.ndim != 3:
-            raise ValueError(
-                "stack must have the shape (n_members, n_units, n_levels), found "
-                f"{stack.shape}"
-            )
-        weights = unit_weights(weights, ~np.isnan(stack[..., 0]))
-        return self.pool(stack, weights, levels, params)
-
-    def check_params(self, params: Mapping[str, Any]) -> None:
-        """Raise if a parameter is unknown or not valid.
-
-        Parameters
-        ----------
-        params : mapping of str to value
-            Parameters of the rule; the others have their defaults.
-        """
-        self.check_names(params)
-        if self.check is not None:
-            self.check(**{**self.params, **params})
-
-    def pool(
-        self,
-        stack: Float64,
-        weights: Float64,
-        levels: Float64,
-        params: Mapping[str, Any],
-    ) -> Float64:
-        """Pool validated forecasts in blocks of units.
-
-        Parameters
-        ----------
-        stack : ndarray of shape (n_members, n_units, n_levels)
-            Quantiles of the members.
-        weights : ndarray of shape (n_members, n_units)
-            Weights from `unit_weights`.
-        levels : ndarray of shape (n_levels,)
-            Quantile levels.
-        params : mapping of str to value
-            Parameters of the rule.
-
-        Returns
-        -------
-        ndarray of shape (n_units, n_levels)
-        """
-        n_members, n_units, n_levels = stack.shape
-        out: Float64 = np.empty((n_units, n_levels))
-        for rows in row_blocks(n_units, n_members * n_levels):
-            part = weights[:, rows]
-            block = np.where(part[..., None] > 0, stack[:, rows], np.inf)
-            out[rows] = self.function(block, part, levels, **params)
-        return out
-
-
-POOLS: Table[Pool] = Table("rule", Pool)
-
-
-def unit_weights(weights: ArrayLike | None, is_present: Array) -> Float64:
-    """Weights of the members in each unit.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_members,) or (n_members, n_units), or None
-        Non-negative weights of the members; None weights all members equally.
-    is_present : ndarray of shape (n_members, n_units), bool
-        Whether a member is present in a unit.
-
-    Returns
-    -------
-    ndarray of shape (n_members, n_units)
-        0 for members that are absent. Equal for all members of a unit that have only
-        the weight 0 otherwise.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If weights are not valid, or a unit has no member.
-
-    Warns
-    -----
-    UserWarning
-        If all members that are present in a unit have the weight 0.
-    """
-    is_empty = np.asarray(~is_present.any(0))
-    if is_empty.any():
-        raise ValueError(
-            "each unit must have at least one member that is present: unit "
-            f"{first_index(is_empty)[0]} has none ({is_empty.sum()} of "
-            f"{len(is_empty)} units); leave these units out"
-        )
-    if weights is None or np.ndim(weights) < 2:
-        per_unit = check_weights(weights, len(is_present))[:, None]
-    else:
-        per_unit = as_numbers("weights", weights)
-        if per_unit.shape != is_present.shape:
-            raise ValueError(
-                "weights must have the shape (n_members,) or (n_members, n_units), "
-                f"here {is_present.shape}: found {per_unit.shape}"
-            )
-        is_invalid = ~(per_unit >= 0)
-        if is_invalid.any():
-            where = first_index(is_invalid)
-            raise ValueError(
-                f"weights must not be negative or NaN: weights{list(where)} is "
-                f"{per_unit[where]}"
-            )
-    counted = np.where(is_present, per_unit, 0.0)
-    is_unweighted = np.asarray(~counted.any(0))
-    if is_unweighted.any():
-        warn_caller(
-            f"{is_unweighted.sum()} of {len(is_unweighted)} units have only members "
-            "with weight 0, which count equally there: the first is unit "
-            f"{first_index(is_unweighted)[0]}"
-        )
-        counted[:, is_unweighted] = is_present[:, is_unweighted]
-    return counted
-
-
-@register(POOLS)
+@register(POOLS, averages="quantiles")
 def quantile_mean(stack: Float64, weights: Float64, levels: Float64) -> Float64:
     """Weighted mean of the quantiles of each level: Vincent averaging.
 
@@ -312,11 +122,11 @@ def _flattened(stack: Float64, weights: Float64) -> tuple[Float64, Float64]:
     return stack.reshape(len(stack), -1), per_level
 
 
-def _check_linear_pool(*, interpolation: Any) -> None:
+def _check_linear_pool(*, interpolation: str) -> None:
     check_choice("interpolation", interpolation, INTERPOLATIONS)
 
 
-@register(POOLS, check=_check_linear_pool)
+@register(POOLS, check=_check_linear_pool, averages="probabilities")
 def linear_pool(
     stack: Float64,
     weights: Float64,
@@ -352,6 +162,10 @@ def linear_pool(
     """
     shares = weights / weights.sum(0)
     stack = np.where(shares[..., None] > 0, stack, 0.0)
+    if interpolation == "linear" and use_loops(COST * stack.size):
+        out: Float64 = np.empty(stack.shape[1:])
+        mixture_quantiles(stack, shares, levels, SLACK, out)
+        return out
     mixture = _Mixture(stack, shares, levels, interpolation)
     left, right, counts = _neighboring_knots(mixture)
     below, above = (mixture.excess(x, counts) for x in (left, right))
@@ -405,17 +219,9 @@ def _neighboring_knots(mixture: _Mixture) -> tuple[Float64, Float64, list[Counts
     The mixture reaches the level at the right one, and not at the left one. The third
     array is the number of each member's quantiles at or below the left one.
     """
-    n_members, n_units, n_levels = mixture.stack.shape
-    is_absent = np.repeat(mixture.shares.T == 0, n_levels, axis=1)
-    knots = mixture.stack.transpose(1, 0, 2).reshape(n_units, -1)
-    knots = np.where(is_absent, np.inf, knots)
-    order = np.argsort(knots, axis=1, kind="stable")
-    knots = np.take_along_axis(knots, order, 1)
-    last = (~is_absent).sum(axis=1, keepdims=True) - 1
-    knots = np.minimum(knots, np.take_along_axis(knots, last, 1))
-    counts = [
-        np.cumsum(order // n_levels == index, axis=1) for index in range(n_members)
-    ]
+    knots, counts = sorted_knots(mixture.stack, mixture.shares > 0)
+    n_levels = len(mixture.levels)
+    last = np.count_nonzero(mixture.shares, axis=0)[:, None] * n_levels - 1
     values = mixture.probability(knots, counts)
     index = (values[:, :, None] < mixture.levels - SLACK).sum(axis=1)
     index = np.minimum(index, last)

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._sklearn import check_choice
-from ensembles._typing import Counts, Float64
+from ensembles._typing import Array, Counts, Float64
 
 Interpolation = Literal["linear", "normal"]
 Crossing = Literal["raise", "sort"]
 INTERPOLATIONS = ("linear", "normal")
+LARGEST = 1e300  # sums and differences of larger numbers overflow
 
 
 def check_levels(levels: ArrayLike) -> Float64:
@@ -40,7 +41,7 @@ def check_levels(levels: ArrayLike) -> Float64:
     for index, level in enumerate(values.tolist()):
         if not 0 < level < 1:  # also refuses NaN
             raise ValueError(
-                f"levels must be between 0 and 1: levels[{index}] is {level}"
+                f"levels must be above 0 and below 1: levels[{index}] is {level}"
             )
         if index and level <= values[index - 1]:
             raise ValueError(
@@ -53,7 +54,7 @@ def check_levels(levels: ArrayLike) -> Float64:
 def check_quantiles(
     quantiles: ArrayLike, levels: Float64, *, crossing: Crossing = "raise"
 ) -> Float64:
-    """Validate quantiles, of which some forecasts may be absent.
+    """Validate quantiles; some forecasts may be absent.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def as_numbers(name: str, values: ArrayLike) -> Float64:
     TypeError
         If the entries are not real numbers.
     ValueError
-        If an entry is infinite.
+        If an entry is infinite, or so large that sums overflow.
     """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -182,11 +183,12 @@ def as_numbers(name: str, values: ArrayLike) -> Float64:
             f"{name} must be real numbers, found {array.dtype} in {values!r:.80}"
         )
     numbers = array.astype(np.float64, copy=False)
-    if np.isinf(numbers).any():
-        where = first_index(np.isinf(numbers))
+    is_too_large = np.abs(numbers) > LARGEST
+    if is_too_large.any():
+        where = first_index(is_too_large)
         raise ValueError(
-            f"{name} must be finite, or NaN where absent: {name}{list(where)} is "
-            f"{numbers[where]}"
+            f"{name} must be finite, or NaN where absent, and at most {LARGEST:g} in "
+            f"absolute value: {name}{list(where)} is {numbers[where]}"
         )
     return numbers
 
@@ -250,7 +252,7 @@ def interpolate_levels(
     levels: Float64,
     interpolation: Interpolation,
 ) -> Float64:
-    """Distribution functions at points of which the neighboring quantiles are known.
+    """Distribution functions at points, from the quantiles around each point.
 
     Parameters
     ----------
@@ -283,6 +285,41 @@ def interpolate_levels(
     # Beyond the outermost quantiles; a density of width 0 has no tail.
     value = np.where((count == 0) & (is_linear | (width == 0)), 0.0, value)
     return np.where((count == n_levels) & (is_linear | (width == 0)), 1.0, value)
+
+
+def sorted_knots(
+    stack: Float64, is_present: Array, points: Float64 | None = None
+) -> tuple[Float64, list[Counts]]:
+    """Quantiles of all members in one order, with the counts of each member's.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, n_units, n_levels)
+        Quantiles of the members.
+    is_present : ndarray of shape (n_members, n_units), bool
+        Members to count. The quantiles of the others are replaced by the largest knot.
+    points : ndarray of shape (n_units,) or None, default=None
+        Another knot of each unit; None adds none.
+
+    Returns
+    -------
+    knots : ndarray of shape (n_units, n_knots)
+        In ascending order.
+    counts : list of n_members ndarrays of shape (n_units, n_knots)
+        Number of each member's quantiles up to each knot. Among equal knots, all
+        quantiles are counted at the last one.
+    """
+    n_members, n_units, n_levels = stack.shape
+    filled = np.where(is_present[..., None], stack, np.inf)
+    knots = filled.transpose(1, 0, 2).reshape(n_units, -1)
+    if points is not None:
+        knots = np.hstack([knots, points[:, None]])
+    order = np.argsort(knots, axis=1, kind="stable")
+    knots = np.take_along_axis(knots, order, 1)
+    last = np.isfinite(knots).sum(axis=1, keepdims=True) - 1
+    knots = np.minimum(knots, np.take_along_axis(knots, last, 1))
+    owners = order // n_levels
+    return knots, [np.cumsum(owners == member, axis=1) for member in range(n_members)]
 
 
 def _normal_scores(levels: Float64) -> Any:

@@ -131,10 +131,6 @@ class SquaredError(BoundedScore):
     def optimum(self) -> Float64:
         """Weights on the simplex that minimize the squared error.
 
-        Let E have the members' errors as columns. The minimizer of |Ew| on the simplex
-        is, up to its scale, the minimizer of |Ew|^2 + (sum(w) - 1)^2 over non-negative
-        weights. A factor of the Gram matrix replaces E.
-
         Returns
         -------
         ndarray of shape (n_members,)
@@ -142,24 +138,47 @@ class SquaredError(BoundedScore):
 
         References
         ----------
-        Lawson & Hanson (1974), "Solving least squares problems", chapter 23, for
-        non-negative least squares. Breiman (1996), "Stacked regressions", Machine
-        Learning 24, for its use in ensembles.
+        Breiman (1996), "Stacked regressions", Machine Learning 24.
         """
-        from scipy.linalg import eigh
-        from scipy.optimize import nnls
+        return minimize_quadratic(self.gram)
 
-        # Scaled to unit errors, so that a diverged member does not dominate the others.
-        sizes = np.sqrt(np.diag(self.gram))
-        if sizes.min() == 0:
-            return np.asarray((sizes == 0) / np.count_nonzero(sizes == 0))
-        scales = sizes.min() / sizes
-        values, vectors = eigh(self.gram / np.outer(sizes, sizes))
-        factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-        rows = np.vstack([factor, scales])
-        target = np.append(np.zeros(len(factor)), 1.0)
-        weights = nnls(rows, target, maxiter=30 * len(factor))[0] * scales
-        return np.asarray(weights / weights.sum())
+
+def minimize_quadratic(gram: Float64) -> Float64:
+    """Weights on the simplex that minimize ``w @ gram @ w``.
+
+    Let E have the members' errors as columns. The minimizer of |Ew| on the simplex is,
+    up to its scale, the minimizer of |Ew|^2 + (sum(w) - 1)^2 over non-negative weights.
+    A factor of the Gram matrix replaces E.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_members, n_members)
+        Inner products of the members' errors.
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+        Non-negative, with sum 1.
+
+    References
+    ----------
+    Lawson & Hanson (1974), "Solving least squares problems", chapter 23, for
+    non-negative least squares.
+    """
+    from scipy.linalg import eigh
+    from scipy.optimize import nnls
+
+    # Scaled to unit errors, so that a diverged member does not dominate the others.
+    sizes = np.sqrt(np.diag(gram))
+    if sizes.min() == 0:
+        return np.asarray((sizes == 0) / np.count_nonzero(sizes == 0))
+    scales = sizes.min() / sizes
+    values, vectors = eigh(gram / np.outer(sizes, sizes))
+    factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    rows = np.vstack([factor, scales])
+    target = np.append(np.zeros(len(factor)), 1.0)
+    weights = nnls(rows, target, maxiter=30 * len(factor))[0] * scales
+    return np.asarray(weights / weights.sum())
 
 
 class RootSquaredError(SquaredError):

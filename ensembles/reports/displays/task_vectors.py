@@ -13,17 +13,9 @@ from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.inspection.task_vectors import task_vector_gram
 from ensembles.checkpoints.planning.options import MEMORY, Missing
 from ensembles.reports.displays.display import Display, as_json
-from ensembles.reports.displays.figures import (
-    COLOR_MAP,
-    LIGHT,
-    import_pyplot,
-    member_names,
-    shorten,
-)
+from ensembles.reports.displays.figures import import_pyplot, member_names
+from ensembles.reports.displays.pairs import draw_pairs, pairs_figsize
 from ensembles.reports.displays.scored_points import open_members
-
-MOST_NUMBERS = 12  # members; with more, cells have no number
-SHORT = 4  # characters of a name that fits above a column
 
 
 def cosines_of(gram: Float64) -> Float64:
@@ -164,9 +156,7 @@ class TaskVectorDisplay(Display):
     @property
     def figsize(self) -> tuple[float, float]:
         """Width and height in inches of a figure that the display creates."""
-        size = min(max(1.4 + 0.36 * len(self.names), 3.2), 12.0)
-        longest = max(len(shorten(name)) for name in self.names)
-        return size + 1.2 + 0.08 * longest, size
+        return pairs_figsize(self.names)
 
     @property
     def pairs(self) -> Float64:
@@ -201,36 +191,12 @@ class TaskVectorDisplay(Display):
         return {"names": self.names, "cosines": as_json(self.cosines)}
 
     def _draw(self, ax: Any) -> None:
-        n_members = len(self.names)
-        shown = np.where(np.eye(n_members, dtype=bool), np.nan, self.cosines)
         low = min(0.0, self.pairs.min(initial=0.0))
         high = max(self.pairs.max(initial=low), low + 0.05)
-        ax.set_facecolor(LIGHT)
-        image = ax.imshow(shown, cmap=COLOR_MAP, vmin=low, vmax=high)
-        ax.figure.colorbar(image, ax=ax).set_label("cosine of task vectors")
-        columns = rows = [shorten(name) for name in self.names]
-        if max(map(len, rows)) > SHORT:  # columns are numbered, as the rows are
-            columns = [f"({number})" for number in range(1, n_members + 1)]
-            rows = [f"{name} {n}" for name, n in zip(rows, columns, strict=True)]
-        size = 9 if n_members <= MOST_NUMBERS else 7
-        ax.set_xticks(range(n_members), columns, fontsize=size)
-        ax.set_yticks(range(n_members), rows, fontsize=size)
-        if n_members <= MOST_NUMBERS:
-            self._write_numbers(ax, middle=(low + high) / 2)
-
-    def _write_numbers(self, ax: Any, *, middle: float) -> None:
-        """Write the cosine of each pair in its cell."""
-        for row, values in enumerate(self.cosines):
-            for column, value in enumerate(values):
-                if row != column:
-                    color = "white" if value < middle else "black"
-                    text = "none" if np.isnan(value) else f"{value:.2f}"
-                    ax.text(
-                        column,
-                        row,
-                        text,
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="black" if np.isnan(value) else color,
-                    )
+        draw_pairs(
+            ax,
+            self.cosines,
+            self.names,
+            limits=(low, high),
+            label="cosine of task vectors",
+        )

@@ -14,6 +14,7 @@ from ensembles.reports import (
     CalibrationCurve,
     CoverageDisplay,
     DifferenceDisplay,
+    DiversityDisplay,
     EnsembleSizeDisplay,
     InterpolationDisplay,
     PITDisplay,
@@ -23,6 +24,7 @@ from ensembles.reports import (
     SelectionPathDisplay,
     SoupPathDisplay,
     TaskVectorDisplay,
+    ThresholdDisplay,
     WeightsDisplay,
 )
 from ensembles.reports.displays.display import Display, as_json
@@ -32,6 +34,7 @@ from ensembles.reports.displays.figures import (
     save_figure,
     short_names,
 )
+from ensembles.reports.displays.predictions.diversity import MEASURES
 
 CORNERS = [[0, 0], [2, 0], [1, 1]]
 CURVE = CalibrationCurve(np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([20, 10]))
@@ -49,6 +52,8 @@ DISPLAYS: list[Display] = [
     EnsembleSizeDisplay([1, 2], [[1, 2], [3, 4]], best_first=[1, np.nan], score=2),
     ReliabilityDisplay(CURVE, members={"a": CURVE}),
     CoverageDisplay(CURVE),
+    DiversityDisplay([[1, np.nan], [np.nan, 1]], names=["a", "b"], accuracy=[1, 0]),
+    ThresholdDisplay([0, 1], {"f1": [1, np.nan]}, label="a", chosen=0.3, default=0.5),
     PITDisplay([0, 0.3, 0.7, 1], [5, 0, 9]),
 ]
 
@@ -106,6 +111,9 @@ WITH_LONG_NAMES: list[Display] = [
     DifferenceDisplay(LONG[:2], ["w", "b"], np.eye(2), [1, np.inf], names=("a", "b")),
     WeightsDisplay([1, -1], names=LONG[:2], scores=[1, 2], score=1, metric=LONG[0]),
     WeightsDisplay(np.arange(1.0, 41), names=LONG),
+    DiversityDisplay(np.eye(2), names=LONG[:2], measure=MEASURES["disagreement"]),
+    DiversityDisplay(np.eye(40), names=LONG),
+    ThresholdDisplay([0, 1], {name: [1, 2] for name in LONG[:8]}, label=LONG[0]),
     SelectionPathDisplay(LONG, np.arange(40.0), metric=LONG[0], lower_is_better=True),
     ReliabilityDisplay(CURVE, members=dict.fromkeys(LONG[:2], CURVE), event=LONG[0]),
 ]

@@ -14,7 +14,7 @@ from typing import Any
 from ensembles.registry import Table
 
 INSTALL = "pip install 'ensemble-avg[files]'"
-BLOCK = 16 << 20  # bytes of a block of rows, about
+BLOCK = 4 << 20  # bytes of a block of rows, about; parsed text takes 20 times as much
 HEAD = 200  # rows that are examined to recognize a layout
 MOST_COLUMNS = 5000
 # Function that appends rows, as a polars DataFrame with all columns of the file.

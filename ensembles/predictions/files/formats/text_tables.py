@@ -223,7 +223,7 @@ def _explain(path: Path, message: str, names: Sequence[str]) -> ValueError:
 
 
 def _number_names(text: Any, decimal_point: str) -> frozenset[str]:
-    """Columns whose first values are numbers or missing, and not all missing."""
+    """Columns whose first values are numbers or missing."""
     return frozenset(
         name
         for name in text.columns
@@ -233,9 +233,7 @@ def _number_names(text: Any, decimal_point: str) -> frozenset[str]:
 
 def _is_number_column(values: list[str], decimal_point: str) -> bool:
     present = [value for value in values if value.strip() not in MISSING]
-    return bool(present) and all(
-        _is_number(value.replace(decimal_point, ".")) for value in present
-    )
+    return all(_is_number(value.replace(decimal_point, ".")) for value in present)
 
 
 def _is_number(value: str) -> bool:

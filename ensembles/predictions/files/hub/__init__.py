@@ -1,1 +1,5 @@
-"""The hubverse layout of forecasts: tasks, model output and target data."""
+"""Forecast hubs in hubverse's layout: read, blended and written."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

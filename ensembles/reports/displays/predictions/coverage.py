@@ -18,6 +18,7 @@ from ensembles.reports.displays.predictions.calibration_curve import (
     draw_curves,
     list_errors,
 )
+from ensembles.reports.displays.predictions.forecast_quantiles import predict_quantiles
 
 
 def coverage_curve(
@@ -112,6 +113,58 @@ class CoverageDisplay(Display):
     ) -> None:
         self.curve = curve
         self.members = dict(members or {})
+
+    @classmethod
+    def from_estimator(
+        cls,
+        ensemble: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        levels: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Predict quantiles with a fitted ensemble and its members, and draw them.
+
+        Parameters
+        ----------
+        ensemble : QuantileEnsemble or EnsembleRegressor
+            Fitted ensemble that predicts quantiles.
+        X : array-like of shape (n_units, ...)
+            Units that the ensemble was not fitted to.
+        y : array-like of shape (n_units,)
+            Outcomes; NaN if unknown.
+        levels : array-like of shape (n_levels,) or None, default=None
+            Quantile levels; None uses ``levels_`` of the ensemble.
+        names : sequence of str or None, default=None
+            Names of the members; None uses those of the ensemble, or letters.
+        ax : matplotlib.axes.Axes or None, default=None
+            Axes to draw on; None creates a figure.
+
+        Returns
+        -------
+        CoverageDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        sklearn.exceptions.NotFittedError
+            If the ensemble is not fitted.
+        ValueError
+            If the levels are unknown, or do not fit the predictions.
+        """
+        import_pyplot()
+        predicted = predict_quantiles(ensemble, X, levels)
+        return cls.from_predictions(
+            y,
+            predicted.combined,
+            predicted.levels,
+            members=predicted.members,
+            names=predicted.names if names is None else names,
+            ax=ax,
+        )
 
     @classmethod
     def from_predictions(

@@ -25,6 +25,16 @@ from ensembles.predictions.members.outputs import (
 )
 from ensembles.reports.displays.figures import member_names
 
+# Names of scorers that are not those of their metrics.
+METRICS = {
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "matthews_corrcoef": "MCC",
+    "r2": "R²",
+    "roc_auc": "AUC",
+}
+ONE_TARGET = "a display needs an ensemble with one target, found several"
+
 
 class Metric(NamedTuple):
     """Name of a score as it is drawn, and its sign.
@@ -78,9 +88,54 @@ def metric_of(scoring: Any, *, is_classifier: bool) -> Metric:
     """
     if scoring is None:
         scoring = "neg_log_loss" if is_classifier else "neg_mean_squared_error"
-    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", None)
-    text = (name or "score").replace("_", " ")
-    return Metric(text.removeprefix("neg "), text.startswith("neg "))
+    name = (
+        scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
+    )
+    text = name.removeprefix("neg_")
+    return Metric(METRICS.get(text, text.replace("_", " ")), name.startswith("neg_"))
+
+
+def metric_of_estimator(ensemble: Any) -> Metric:
+    """Name and sign of the score of a fitted ensemble.
+
+    Parameters
+    ----------
+    ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
+        Fitted ensemble.
+
+    Returns
+    -------
+    Metric
+    """
+    from sklearn.base import is_classifier
+
+    if not hasattr(ensemble, "scoring"):
+        return Metric("score of quantiles", lower_is_better=True)
+    return metric_of(ensemble.scoring, is_classifier=is_classifier(ensemble))
+
+
+def fitted_names(ensemble: Any, names: Sequence[str] | None) -> list[str]:
+    """Names of the members of a fitted ensemble.
+
+    Parameters
+    ----------
+    ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
+        Fitted ensemble.
+    names : sequence of str or None
+        Names to use; None uses those of the ensemble, or letters.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If the number of names is not that of the members.
+    """
+    if names is None and hasattr(ensemble, "named_estimators_"):
+        names = list(ensemble.named_estimators_)
+    return member_names(list(ensemble.weights_), names)
 
 
 class MemberPredictions(NamedTuple):
@@ -266,7 +321,7 @@ def predict_members(ensemble: Any, X: Any, y: Any) -> MemberPredictions:
     check_is_fitted(ensemble)
     outputs: OutputSpec = ensemble._fitted_combiner.outputs
     if outputs.n_outputs > 1 or outputs.multioutput:
-        raise ValueError("a display needs an ensemble with one target, found several")
+        raise ValueError(ONE_TARGET)
     stack = []
     for (name, member), calibrate in zip(
         ensemble.named_estimators_.items(), ensemble._calibrators, strict=True

@@ -18,6 +18,7 @@ from ensembles.reports.displays.figures import (
     clear_spines,
     import_pyplot,
 )
+from ensembles.reports.displays.predictions.forecast_quantiles import predict_quantiles
 
 BAND = 0.95
 
@@ -69,6 +70,53 @@ class PITDisplay(Display):
             )
         if not self.counts.sum():
             raise ValueError("no forecast has an outcome, so there is nothing to draw")
+
+    @classmethod
+    def from_estimator(
+        cls,
+        ensemble: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        levels: ArrayLike | None = None,
+        n_bins: int = 10,
+        ax: Any = None,
+    ) -> Self:
+        """Predict quantiles with a fitted ensemble, and draw the histogram.
+
+        Parameters
+        ----------
+        ensemble : QuantileEnsemble or EnsembleRegressor
+            Fitted ensemble that predicts quantiles.
+        X : array-like of shape (n_units, ...)
+            Units that the ensemble was not fitted to.
+        y : array-like of shape (n_units,)
+            Outcomes; NaN if unknown.
+        levels : array-like of shape (n_levels,) or None, default=None
+            Quantile levels; None uses ``levels_`` of the ensemble.
+        n_bins : int, default=10
+            Number of bins, as in `from_predictions`.
+        ax : matplotlib.axes.Axes or None, default=None
+            Axes to draw on; None creates a figure.
+
+        Returns
+        -------
+        PITDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        sklearn.exceptions.NotFittedError
+            If the ensemble is not fitted.
+        ValueError
+            If the levels are unknown, or do not fit the predictions.
+        """
+        import_pyplot()
+        predicted = predict_quantiles(ensemble, X, levels)
+        return cls.from_predictions(
+            y, predicted.combined, predicted.levels, n_bins=n_bins, ax=ax
+        )
 
     @classmethod
     def from_predictions(

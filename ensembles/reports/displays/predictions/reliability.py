@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from ensembles._typing import Float64
+from ensembles.predictions.calibration.calibration_error import probability_bins
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.reports.displays.display import Display
 from ensembles.reports.displays.figures import import_pyplot, shorten
@@ -56,8 +57,8 @@ def reliability_curve(
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, found {n_bins}")
     predicted = np.asarray(y_proba, np.float64)
-    edges = np.quantile(predicted, np.arange(1, n_bins) / n_bins, method="lower")
-    bins = np.unique(np.searchsorted(edges, predicted), return_inverse=True)[1]
+    bins = probability_bins(predicted, n_bins, "quantile")
+    bins = np.unique(bins, return_inverse=True)[1]  # without empty ones
     counts = np.bincount(bins)
     events = np.bincount(bins, np.asarray(happened, np.float64))
     return CalibrationCurve(

@@ -23,8 +23,10 @@ from ensembles.reports.displays.figures import (
 from ensembles.reports.displays.predictions.member_predictions import (
     Metric,
     check_predictions,
+    fitted_names,
     learn_weights,
     metric_of,
+    metric_of_estimator,
 )
 from ensembles.selection.score import Trial
 
@@ -98,13 +100,17 @@ class SelectionPathDisplay(Display):
             raise ValueError("no score is finite, so there is no path to draw")
 
     @classmethod
-    def from_estimator(cls, ensemble: Any, *, ax: Any = None) -> Self:
+    def from_estimator(
+        cls, ensemble: Any, *, names: Sequence[str] | None = None, ax: Any = None
+    ) -> Self:
         """Draw the selection of a fitted ensemble.
 
         Parameters
         ----------
-        ensemble : EnsembleClassifier or EnsembleRegressor
+        ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
             Fitted ensemble that learned its weights.
+        names : sequence of str or None, default=None
+            Names of the members; None uses those of the ensemble, or letters.
         ax : matplotlib.axes.Axes or None, default=None
             Axes to draw on; None creates a figure.
 
@@ -122,16 +128,15 @@ class SelectionPathDisplay(Display):
             If the ensemble did not learn its weights.
         """
         import_pyplot()
-        from sklearn.base import is_classifier
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(ensemble)
         display = cls._from_history(
             ensemble.history_,
-            list(ensemble.named_estimators_),
+            fitted_names(ensemble, names),
             ensemble.scores_,
             ensemble.oof_score_,
-            metric_of(ensemble.scoring, is_classifier=is_classifier(ensemble)),
+            metric_of_estimator(ensemble),
         )
         return display.plot(ax)
 

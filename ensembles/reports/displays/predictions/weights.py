@@ -19,8 +19,10 @@ from ensembles.reports.displays.figures import (
 )
 from ensembles.reports.displays.predictions.member_predictions import (
     check_predictions,
+    fitted_names,
     learn_weights,
     metric_of,
+    metric_of_estimator,
 )
 
 MOST_BARS = 40  # members; with more, the smallest weights share one bar
@@ -92,13 +94,17 @@ class WeightsDisplay(Display):
             raise ValueError(f"weights must be finite, found {self.weights.tolist()}")
 
     @classmethod
-    def from_estimator(cls, ensemble: Any, *, ax: Any = None) -> Self:
+    def from_estimator(
+        cls, ensemble: Any, *, names: Sequence[str] | None = None, ax: Any = None
+    ) -> Self:
         """Draw the weights of a fitted ensemble, and the scores that it has.
 
         Parameters
         ----------
-        ensemble : EnsembleClassifier or EnsembleRegressor
+        ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
             Fitted ensemble.
+        names : sequence of str or None, default=None
+            Names of the members; None uses those of the ensemble, or letters.
         ax : matplotlib.axes.Axes or None, default=None
             Axes to draw on; None creates a figure.
 
@@ -114,15 +120,14 @@ class WeightsDisplay(Display):
             If the ensemble is not fitted.
         """
         import_pyplot()
-        from sklearn.base import is_classifier
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(ensemble)
-        metric = metric_of(ensemble.scoring, is_classifier=is_classifier(ensemble))
+        metric = metric_of_estimator(ensemble)
         scores, score = ensemble.scores_, ensemble.oof_score_
         display = cls(
             ensemble.weights_,
-            names=list(ensemble.named_estimators_),
+            names=fitted_names(ensemble, names),
             scores=None if scores is None else metric.values(scores),
             score=None if score is None else float(metric.values(score)),
             metric=metric.name,

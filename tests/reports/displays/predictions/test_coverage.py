@@ -36,7 +36,8 @@ def test_calibrated_forecasts_are_on_the_diagonal(rng: np.random.Generator) -> N
 
 
 def test_coverage_is_counted_by_hand_and_without_absent_forecasts() -> None:
-    quantiles = [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [np.nan] * 5, [0, 1, 2, 3, 4]]
+    quantiles = np.tile(np.arange(5.0), (4, 1))
+    quantiles[2] = np.nan
     curve = coverage_curve([1, 3.5, 2, np.nan], quantiles, LEVELS)
     assert curve.observed.tolist() == [0.5, 1]
     assert curve.counts.tolist() == [2, 2]

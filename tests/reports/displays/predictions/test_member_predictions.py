@@ -17,9 +17,11 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
 from ensembles.reports import (
+    DiversityDisplay,
     EnsembleSizeDisplay,
     ReliabilityDisplay,
     SelectionPathDisplay,
+    ThresholdDisplay,
     WeightsDisplay,
 )
 from ensembles.reports.displays.display import Display
@@ -133,6 +135,14 @@ def test_scores_of_some_members_give_one_picture(fitted: Fitted) -> None:
     assert_same_picture(by_estimator, by_predictions)
 
 
+def test_diversity_gives_one_picture(fitted: Fitted) -> None:
+    by_estimator = DiversityDisplay.from_estimator(fitted.ensemble, fitted.X, fitted.y)
+    by_predictions = DiversityDisplay.from_predictions(
+        fitted.y, fitted.stack(), names=fitted.names
+    )
+    assert_same_picture(by_estimator, by_predictions)
+
+
 @pytest.mark.parametrize("pos_label", [None, "green"])
 def test_reliability_gives_one_picture(pool: Fitted, pos_label: str | None) -> None:
     by_estimator = ReliabilityDisplay.from_estimator(
@@ -146,6 +156,17 @@ def test_reliability_gives_one_picture(pool: Fitted, pos_label: str | None) -> N
         pos_label=pos_label,
     )
     assert_same_picture(by_estimator, by_predictions)
+
+
+def test_thresholds_give_one_picture(pool: Fitted) -> None:
+    X, y = pool.X[:40], pool.y[:40]
+    scoring = ["balanced_accuracy"]
+    assert_same_picture(
+        ThresholdDisplay.from_estimator(pool.ensemble, X, y, scoring=scoring),
+        ThresholdDisplay.from_predictions(
+            y, pool.ensemble.predict_proba(X), scoring=scoring
+        ),
+    )
 
 
 def test_members_are_calibrated_as_in_the_ensemble() -> None:

@@ -25,6 +25,7 @@ def test_calibrated_forecasts_are_uniform(rng: np.random.Generator) -> None:
 def test_narrow_forecasts_have_high_ends(rng: np.random.Generator) -> None:
     quantiles = np.tile(0.5 * norm.ppf(LEVELS), (1000, 1))
     display = PITDisplay.from_predictions(rng.normal(size=1000), quantiles, LEVELS)
+    assert display.density @ np.diff(display.edges) == pytest.approx(1)
     middle = display.density[1:-1].max()
     assert min(display.density[[0, -1]]) > 2 * middle
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
+from ensembles.predictions import calibration_error
 from ensembles.reports import CalibrationCurve, ReliabilityDisplay
 from ensembles.reports.displays.predictions.reliability import reliability_curve
 
@@ -39,6 +40,18 @@ def test_each_row_is_in_one_bin_with_its_equals(rows: Any, n_bins: int) -> None:
     assert (np.diff(curve.predicted) > 0).all()
     assert curve.observed @ curve.counts == pytest.approx(happened.sum())
     assert curve.predicted @ curve.counts == pytest.approx(y_proba.sum())
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_error_is_that_of_calibration_error(
+    n_classes: int, rng: np.random.Generator
+) -> None:
+    y_proba = rng.dirichlet(np.ones(n_classes), 200).round(2)
+    y = rng.integers(0, n_classes, 200)
+    display = ReliabilityDisplay.from_predictions(y, y_proba, n_bins=7)
+    scored = y_proba[:, 1] if n_classes == 2 else y_proba
+    expected = calibration_error(y, scored, n_bins=7, strategy="quantile")
+    assert display.curve.error == pytest.approx(expected.ece)
 
 
 def test_the_error_is_the_mean_distance_of_the_bins() -> None:

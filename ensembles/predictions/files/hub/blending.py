@@ -1,0 +1,342 @@
+"""Blends of a round of a forecast hub, with weights learned from earlier rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.predictions.files.hub.folder import Hub
+from ensembles.predictions.files.hub.model_rounds import (
+    OUTPUT_TYPE,
+    ModelRounds,
+    choose_models,
+    choose_target,
+    read_rounds,
+)
+from ensembles.predictions.files.hub.outcomes import Outcomes, read_outcomes
+from ensembles.predictions.files.hub.submission import accepts_units, write_submission
+from ensembles.predictions.files.rows import describe
+from ensembles.predictions.forecasts.rounds import combine_rounds
+from ensembles.predictions.forecasts.scores import weighted_interval_score
+
+N_ROUNDS = 20  # earlier rounds that weights are learned from
+BLEND, EQUAL = "blend", "equal weights"
+
+
+class HubScore(NamedTuple):
+    """Mean score of a model or of a blend in earlier rounds.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model, ``"blend"`` or ``"equal weights"``.
+    weight : float or None
+        Weight of the model in the round that is blended; None for blends.
+    score : float
+        Mean weighted interval score; smaller is better, NaN without outcomes.
+    relative : float
+        The score, divided by the score of equal weights on the same units.
+    n_units : int
+        Number of units with an outcome and a forecast.
+    """
+
+    name: str
+    weight: float | None
+    score: float
+    relative: float
+    n_units: int
+
+
+@dataclass(frozen=True)
+class HubBlend:
+    """Blended forecasts of a round, as `blend_round` returns them.
+
+    Parameters
+    ----------
+    hub : Hub
+        The hub.
+    round_name : str
+        Name of the round.
+    names : tuple of str
+        Names of the models.
+    weights : ndarray of shape (n_members,)
+        Weights of the models with sum 1; 0 for models without forecasts in the round.
+    ids : polars.DataFrame
+        Task IDs of the units, as text.
+    levels : ndarray of shape (n_levels,)
+        Levels of the quantiles.
+    quantiles : ndarray of shape (n_units, n_levels)
+        Blended quantiles.
+    scores : tuple of HubScore
+        Scores in earlier rounds: of the blend and of equal weights, each computed with
+        weights from rounds before, then of the models. Empty without outcomes.
+    n_earlier : int
+        Number of earlier rounds that were read.
+    notes : tuple of str
+        Sentences about choices, and about models that are left out.
+    """
+
+    hub: Hub
+    round_name: str
+    names: tuple[str, ...]
+    weights: Float64
+    ids: Any
+    levels: Float64
+    quantiles: Float64
+    scores: tuple[HubScore, ...]
+    n_earlier: int
+    notes: tuple[str, ...]
+
+    def write(
+        self, model: str, out: Path | None = None, *, force: bool = False
+    ) -> tuple[Path, tuple[str, ...]]:
+        """Write the blend as a submission to the hub, and check it.
+
+        Parameters
+        ----------
+        model : str
+            Name of the blend, such as ``TEAM-blend``.
+        out : Path or None, default=None
+            File to write; None writes to the folder of the model in the hub.
+        force : bool, default=False
+            Whether an existing file is replaced.
+
+        Returns
+        -------
+        path : Path
+            File that was written.
+        notes : tuple of str
+            Sentences about values that were rounded.
+
+        Raises
+        ------
+        ValueError
+            If the submission does not meet the hub's ``tasks.json``.
+        FileExistsError
+            If the file exists and not ``force``.
+        """
+        return write_submission(
+            self.hub,
+            model,
+            self.round_name,
+            self.ids,
+            OUTPUT_TYPE,
+            self.levels,
+            self.quantiles,
+            out=out,
+            force=force,
+        )
+
+
+def blend_round(
+    hub: Hub,
+    round_name: str | None = None,
+    *,
+    models: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    where: Mapping[str, Any] | None = None,
+    target: Path | None = None,
+    rule: str | Sequence[str] | None = None,
+    rule_params: Mapping[str, Any] | None = None,
+    weights: str | None = "skill",
+    weights_params: Mapping[str, Any] | None = None,
+    n_rounds: int | None = N_ROUNDS,
+) -> HubBlend:
+    """Blend the quantile forecasts of a round.
+
+    Weights are learned from earlier rounds, and from outcomes as they were known before
+    the date of the round. The scores of the blend in earlier rounds are computed in the
+    same way: the weights of each round from the rounds before it.
+
+    Parameters
+    ----------
+    hub : Hub
+        The hub.
+    round_name : str or None, default=None
+        Round to blend; None takes the newest with a submission.
+    models : sequence of str or None, default=None
+        Models to combine; None takes all models but the ones whose metadata describe
+        them as ensembles of the hub's models.
+    exclude : sequence of str, default=()
+        Models to leave out.
+    where : mapping of str to value, or None, default=None
+        Values of task IDs that rows must have, such as ``{"target": "wk inc flu
+        hosp"}``. None takes the only target with quantiles.
+    target : Path or None, default=None
+        File with the outcomes; None takes the one in ``target-data``.
+    rule : str, sequence of str or None, default=None
+        Name of a rule in `ensembles.predictions.forecasts.POOLS`, or several, whose
+        quantiles are averaged; None takes the default of `combine_rounds`.
+    rule_params : mapping or None, default=None
+        Parameters of the rule.
+    weights : {"skill"} or None, default="skill"
+        "skill" learns weights from earlier rounds; None weights models equally.
+    weights_params : mapping or None, default=None
+        Parameters of `ensembles.predictions.forecasts.skill_weights`.
+    n_rounds : int or None, default=20
+        Number of earlier rounds to read; None reads all.
+
+    Returns
+    -------
+    HubBlend
+
+    Raises
+    ------
+    FileNotFoundError
+        If the hub has no models or no outcomes.
+    ValueError
+        If the round, a model or a column does not exist, or forecasts are damaged.
+    """
+    names, notes = choose_models(hub, models, exclude)
+    submissions = {name: hub.submissions(name) for name in names}
+    round_name, earlier = _choose_rounds(hub, submissions, round_name, n_rounds)
+    wanted = choose_target(hub, round_name, where)
+    forecasts = read_rounds(
+        hub,
+        submissions,
+        [*earlier, round_name],
+        hub.tasks.round_of(round_name).round_id,
+        wanted,
+    )
+    now = np.datetime64(round_name, "D")
+    is_now = forecasts.rounds == now
+    ids = _with_target(forecasts.ids.filter(is_now.tolist()), wanted)
+    accepted, more = _accepted(hub, round_name, ids)
+    notes += more
+    outcomes = None
+    if weights is not None or target is not None:
+        outcomes = _outcomes(hub, forecasts, target, wanted)
+        notes += outcomes.notes
+    known = _unknown(forecasts) if outcomes is None else outcomes.before
+    options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
+    if rule is not None:
+        options["rule"] = rule
+    combined = combine_rounds(
+        forecasts.stack,
+        forecasts.rounds,
+        known,
+        weights=weights,
+        weights_params=weights_params,
+        **options,
+    )
+    equal = combined
+    if weights is not None:
+        equal = combine_rounds(
+            forecasts.stack, forecasts.rounds, known, weights=None, **options
+        )
+    member_weights = combined.weights[-1]
+    scores = _scores(
+        forecasts, known(now), combined.quantiles, equal.quantiles, member_weights
+    )
+    return HubBlend(
+        hub,
+        round_name,
+        tuple(forecasts.names),
+        member_weights,
+        ids.filter(accepted.tolist()),
+        forecasts.levels,
+        combined.quantiles[is_now][accepted],
+        scores,
+        len(earlier),
+        tuple(notes),
+    )
+
+
+def _with_target(ids: Any, target: Mapping[str, str]) -> Any:
+    """Task IDs of units with the ones that name the target."""
+    import polars as pl
+
+    return ids.with_columns(pl.lit(value).alias(name) for name, value in target.items())
+
+
+def _accepted(hub: Hub, round_name: str, ids: Any) -> tuple[Array, list[str]]:
+    """Units that the hub accepts; models may have others, such as misspelled places."""
+    tasks = hub.tasks.round_of(round_name).model_tasks
+    accepted = np.any(
+        [accepts_units(t, ids) for t in tasks if OUTPUT_TYPE in t.output_types], axis=0
+    )
+    if not accepted.any():
+        raise ValueError(
+            f"round {round_name!r} must have quantiles of units that {hub.tasks.path} "
+            f"accepts, found {f'only {describe(ids, 0)}' if len(ids) else 'none'}"
+        )
+    if accepted.all():
+        return accepted, []
+    first = describe(ids, int(np.flatnonzero(~accepted)[0]))
+    n = int((~accepted).sum())
+    return accepted, [
+        f"{n} units of models left out, because the hub does not accept them: {first}"
+    ]
+
+
+def _choose_rounds(
+    hub: Hub,
+    submissions: Mapping[str, Mapping[str, Path]],
+    round_name: str | None,
+    n_rounds: int | None,
+) -> tuple[str, list[str]]:
+    """Round to blend, and the earlier ones to read."""
+    names = sorted({name for paths in submissions.values() for name in paths})
+    if round_name is None:
+        round_name = names[-1]
+    rounds = hub.tasks.round_of(round_name)
+    if not rounds.from_variable:
+        raise ValueError(
+            f"{hub.tasks.path} must have rounds that a task ID names, found the round "
+            f"{rounds.round_id!r} with round_id_from_variable=false"
+        )
+    if round_name not in names:
+        raise ValueError(
+            f"round {round_name!r} must have submissions, found {names[0]} to "
+            f"{names[-1]}"
+        )
+    earlier = [name for name in names if name < round_name]
+    n_read = len(earlier) if n_rounds is None else min(n_rounds, len(earlier))
+    return round_name, earlier[len(earlier) - n_read :]
+
+
+def _outcomes(
+    hub: Hub, forecasts: ModelRounds, target: Path | None, where: Mapping[str, str]
+) -> Outcomes:
+    columns = forecasts.ids.columns
+    table, owner = read_outcomes(
+        hub.path, target, where=where, output_type=OUTPUT_TYPE, dates=columns
+    )
+    return Outcomes(forecasts.ids, forecasts.rounds, table, owner)
+
+
+def _unknown(forecasts: ModelRounds) -> Callable[[Any], Float64]:
+    """Outcomes of a hub without any."""
+    return lambda _: np.full(len(forecasts.rounds), np.nan)
+
+
+def _scores(
+    forecasts: ModelRounds,
+    y: Float64,
+    blended: Float64,
+    equal: Float64,
+    weights: Float64,
+) -> tuple[HubScore, ...]:
+    """Scores on the units with an outcome; none without outcomes."""
+    known = ~np.isnan(y)
+    if not known.any():
+        return ()
+    named = [(BLEND, None, blended), (EQUAL, None, equal)]
+    named += zip(forecasts.names, weights.tolist(), forecasts.stack, strict=True)
+    reference = np.full(len(y), np.nan)
+    reference[known] = weighted_interval_score(y[known], equal[known], forecasts.levels)
+    scores = []
+    for name, weight, quantiles in named:
+        units = known & ~np.isnan(quantiles[:, 0])
+        if not units.any():
+            continue
+        score = weighted_interval_score(y[units], quantiles[units], forecasts.levels)
+        mean, of_equal = float(score.mean()), float(reference[units].mean())
+        relative = mean / of_equal if of_equal > 0 else float("nan")
+        scores.append(HubScore(name, weight, mean, relative, int(units.sum())))
+    return tuple(scores)
