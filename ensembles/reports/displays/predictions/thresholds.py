@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -332,9 +333,7 @@ def _scores(
     mean = FittedCombiner(COMBINERS["mean"], {}, outputs)
     score = ScorerScore(out_of_fold, mean, scoring)
     one_hot = np.eye(len(outputs.classes[0]))
-    return np.array(
-        [
-            score.evaluate([one_hot[np.where(margins > point, column, rivals)]])
-            for point in points
-        ]
-    )
+    labels = [np.where(margins > point, column, rivals) for point in points]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that are never true or predicted
+        return np.array([score.evaluate([one_hot[codes]]) for codes in labels])
