@@ -43,9 +43,11 @@ def main() -> None:
     """Record members, combine, ask peers, and save the results."""
     options, started = parse(), time.time()
     sets = [one for one in tabular_sets.every() if options.only in one.name]
+    if options.recorded_only:
+        sets = [one for one in sets if (options.kept / f"{one.name}.0.npz").exists()]
     options.kept.mkdir(parents=True, exist_ok=True)
     run = Parallel(options.jobs, batch_size=1)
-    paths = run(delayed(recorded)(one, options.kept) for one in sets)
+    paths = run(delayed(recorded)(one, options.kept, options.splits) for one in sets)
     if options.fit_only:
         return
     facts: Facts = {
@@ -83,6 +85,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--kept", type=Path, required=True, help="folder of recorded predictions")
     add("--fit-only", action="store_true", help="record the members, and stop")
+    add("--splits", type=int, default=2, help="halves of each set that are tested")
+    add("--recorded-only", action="store_true", help="leave out sets without a record")
     add("--jobs", type=int, default=1, help="number of sets at the same time")
     add("--only", default="", help="sets whose name contains this")
     add(
@@ -96,9 +100,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def recorded(one: TabularSet, kept: Path) -> list[Path]:
+def recorded(one: TabularSet, kept: Path, n_splits: int) -> list[Path]:
     """Files of the recorded predictions of a set."""
-    return list(tabular_members.files(one, kept))
+    return list(tabular_members.files(one, kept, n_splits))
 
 
 def described(one: TabularSet, paths: Sequence[Path]) -> Facts:

@@ -21,9 +21,9 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "of a round come from earlier rounds, with the truth as it was published "
         "before it. *States* is without the national units, *log* is WIS of log(1 + "
         "count). Differences in relative WIS are on common units, ± the standard "
-        "error of a jackknife over rounds, with a 95 % interval of a bootstrap over "
+        "error of a jackknife over rounds, with a 95% interval of a bootstrap over "
         "blocks of four rounds; the best equal-weight blend is the best in that "
-        "season, known only afterwards. An ensemble with less than 100 % of the units "
+        "season, known only afterwards. An ensemble with less than 100% of the units "
         "is scored on those it has.",
         "",
         f"Checked before: {facts['checked']} published numbers of official ensembles "
@@ -41,7 +41,7 @@ def _season(name: str, season: Mapping[str, Any]) -> list[str]:
     lines = [
         f"## {name}, {head}: {season['units']:,} units, {season['rounds']} rounds",
         "",
-        "| | WIS | states | log | 50 % | 95 % | units | minus FluSight-ensemble | "
+        "| | WIS | states | log | 50% | 95% | units | minus FluSight-ensemble | "
         f"minus {season['best equal']} |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ def members() -> list[tuple[str, Any]]:
     ]
 
 
-def files(one: TabularSet, folder: Path) -> Iterator[Path]:
+def files(one: TabularSet, folder: Path, n_splits: int) -> Iterator[Path]:
     """Paths of the recorded predictions; missing ones are computed first."""
     X, y = one.load()
-    for index, split in enumerate(one.splits(y)):
+    for index, split in enumerate(islice(one.splits(y), n_splits)):
         path = folder / f"{one.name}.{index}.npz"
         if not path.exists():
             _save(path, X, y, split)

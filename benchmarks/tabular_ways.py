@@ -117,6 +117,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "StackingClassifier": STACKING,
         "ours, greedy mean": _ours(**GREEDY),
         "ours, free weights": _ours(weights="free"),
+        "ours, floor=1e-5": _ours(rule_params={"floor": 1e-5}),
         DEFAULT: _ours(),
     },
     BALANCED: {

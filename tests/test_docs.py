@@ -63,7 +63,7 @@ ESTIMATORS = [
 ]
 PACKAGES = (
     *("checkpoints", "predictions", "embeddings", "rules", "selection", "reports"),
-    "predictions.forecasts",
+    *("predictions.files", "predictions.files.hub", "predictions.forecasts"),
 )
 
 

@@ -10,7 +10,7 @@ import click
 from ensembles_cli.options import checkpoint, hub
 from ensembles_cli.options.types import Param, as_params
 from ensembles_cli.process import allow_long_fields, end_cleanly
-from ensembles_cli.reports.blend import as_scoring, print_blend
+from ensembles_cli.reports.blend import as_scoring, draw_weights, print_blend
 from ensembles_cli.reports.hub import blend_in_hub
 
 EQUAL = ("equal", "uniform", "none")
@@ -22,7 +22,10 @@ EQUAL = ("equal", "uniform", "none")
     "-t",
     "--target",
     type=click.Path(),
-    help="File with the true values: identifiers, and a column of labels or numbers.",
+    help=(
+        "File with the true values: identifiers, and a column of labels or numbers.  "
+        "[default: nothing is learned or scored, and --weights are equal or numbers]"
+    ),
 )
 @click.option(
     "--target-column",
@@ -44,19 +47,19 @@ EQUAL = ("equal", "uniform", "none")
     metavar="NAME",
     help=(
         "Rule that combines the files: log_pool, mean, geometric_mean, product, "
-        "median, trimmed_mean, vote, rank_mean, quantile_mean, …  [default: log_pool "
+        "median, trimmed_mean, vote, rank_mean, …; for quantiles quantile_mean, "
+        "quantile_median, quantile_trimmed_mean or linear_pool.  [default: log_pool "
         "for probabilities, mean for values, quantile_mean for quantiles]"
     ),
 )
 @checkpoint.rule_param
 @click.option(
     "--weights",
-    default="convex",
-    show_default=True,
     metavar="NAME|W1,W2,…",
     help=(
         "Selection that learns the weights: convex, greedy, best, top-k, and with "
-        "log_pool free; equal for equal weights; or one number for each file."
+        "log_pool free; equal for equal weights; or one number for each file.  "
+        "[default: convex; equal without --target]"
     ),
 )
 @click.option(
@@ -130,6 +133,26 @@ EQUAL = ("equal", "uniform", "none")
     help="How to handle a class that a file lacks: fail, or give it probability 0.",
 )
 @click.option(
+    "--kind",
+    type=click.Choice(["probabilities", "values", "quantiles"]),
+    help=(
+        "Kind of the predictions. Choose values for columns of numbers that are not "
+        "probabilities of exclusive classes.  [default: from the files and the target]"
+    ),
+)
+@click.option(
+    "--normalize",
+    is_flag=True,
+    help="Divide probabilities by their sum in each row, instead of failing.",
+)
+@click.option(
+    "--crossing",
+    type=click.Choice(["raise", "sort"]),
+    default="raise",
+    show_default=True,
+    help="How to handle quantiles that decrease with the level: fail, or sort them.",
+)
+@click.option(
     "--test-dir",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
@@ -158,16 +181,16 @@ EQUAL = ("equal", "uniform", "none")
     "--plot",
     type=click.Path(path_type=Path),
     metavar="IMAGE",
-    help="Draw the scores and the weights: a path with the suffix .png, .svg or .pdf.",
+    help="Draw the weights and scores: a path with the suffix .png, .svg or .pdf.",
 )
 @hub.options
 @checkpoint.force
 @checkpoint.as_json
 def command(
     members: tuple[str, ...],
-    target: str,
+    target: str | None,
     metric: str | None,
-    weights: str,
+    weights: str | None,
     rule_params: tuple[tuple[str, Any], ...],
     weights_params: tuple[tuple[str, Any], ...],
     no_thresholds: bool,
@@ -199,7 +222,7 @@ def command(
     ensemble blend *.csv -t y.csv --metric roc_auc --rule mean --weights greedy
     ensemble blend *.csv -t y.csv --groups patient -o blend.parquet
     ensemble blend *.csv -t y.csv --time date --cv 8 --json
-    ensemble blend a.csv b.csv -t y.csv --rule mean --weights .7,.3 -o c.csv
+    ensemble blend a.csv b.csv --rule mean --weights .7,.3 -o c.csv
     ensemble blend --hub FluSight-forecast-hub --model-id TEAM-blend
 
     Weights are learned once more from all rows, and then applied to the test files or,
@@ -212,8 +235,8 @@ def command(
     """
     from ensembles.atomic_io import check_absent
     from ensembles.predictions.files import blend
-    from ensembles.predictions.files.file_pairs import matching_files
     from ensembles.predictions.files.formats.paths import format_of
+    from ensembles_cli.options.file_pairs import matching_files
 
     allow_long_fields()
     end_cleanly()
@@ -225,15 +248,15 @@ def command(
             target=target,
             rule=options["rule"],
             rule_params=as_params(rule_params),
-            weights=weights,
+            weights=weights or "convex",
             weights_params=as_params(weights_params),
             out=out,
             force=force,
             as_json=as_json,
         )
         return
-    if test_dir is not None and out is None:
-        raise click.UsageError("--test-dir requires -o")
+    if (test_dir is not None or target is None) and out is None:
+        raise click.UsageError("--test-dir, or no --target, requires -o")
     for path in filter(None, (out, plot)):
         check_absent(path, force=force, folder=False)
     if out is not None:
@@ -246,7 +269,7 @@ def command(
         members,
         target,
         scoring=scoring.name,
-        weights=as_weights(weights),
+        weights=as_weights(weights or ("equal" if target is None else "convex")),
         rule_params=as_params(rule_params),
         weights_params=as_params(weights_params),
         thresholds=None if no_thresholds else "auto",
@@ -257,6 +280,8 @@ def command(
     notes = blended.notes
     if out is not None:
         notes += blended.apply(tests, out, force=force)
+    if plot is not None:
+        draw_weights(blended, scoring, plot, force=force)
     print_blend(blended, scoring, out, tests, notes, as_json)
 
 

@@ -24,7 +24,7 @@ from ensembles._sklearn import (
 from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitting.final_estimator import check_final_estimator
-from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.fitting.fitted_combiner import FittedCombiner, as_float32
 from ensembles.predictions.fitting.preconditions import (
     check_param_names,
     check_selection,
@@ -420,25 +420,6 @@ def predict_member(
     """
     predictions = outputs.predict(name, member, X)
     return predictions if calibrator is None else calibrator(predictions)
-
-
-def as_float32(combined: Predictions, dtypes: set[np.dtype[Any]]) -> Predictions:
-    """Combined predictions as float32, if all members predict float32.
-
-    Parameters
-    ----------
-    combined : list of ndarrays
-        Combined predictions of each output.
-    dtypes : set of dtype
-        Dtypes of the members' predictions.
-
-    Returns
-    -------
-    list of ndarrays
-    """
-    if dtypes != {np.dtype(np.float32)}:
-        return combined
-    return [output.astype(np.float32) for output in combined]
 
 
 def _unscored(

@@ -19,17 +19,16 @@ from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.fitting.preconditions import FREE
 from ensembles.predictions.fitting.weight_fitting import WeightFit, WeightSettings
-from ensembles.predictions.members.fitting import FittedMember
-from ensembles.predictions.members.named_estimators import check_features
-from ensembles.predictions.members.out_of_fold import OutOfFold
-from ensembles.predictions.members.outputs import Predictions
-from ensembles.predictions.stopping import (
-    Cascade,
-    CascadeRun,
+from ensembles.predictions.margins import (
     estimate_stopping,
     order_members,
     sample_rows,
 )
+from ensembles.predictions.members.fitting import FittedMember
+from ensembles.predictions.members.named_estimators import check_features
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import Predictions
+from ensembles.predictions.stopping import Cascade, CascadeRun
 
 N_TIMED_ROWS = 1000
 
@@ -102,7 +101,13 @@ class CascadeClassifier(EnsembleClassifier):
         Splits that hold data out to learn weights or the margin, as in
         `EnsembleClassifier`.
     scoring : str, callable or None, default=None
-        Score that selections of weights maximize; None means the negative log-loss.
+        Score that selections of weights and ``thresholds`` maximize; None means the
+        negative log-loss.
+    thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+        Thresholds of the classes, learned for ``scoring`` or given, as in
+        `EnsembleClassifier`; None predicts the most probable label. Margins are
+        differences of probabilities that were divided by the thresholds, and scaled to
+        sum 1.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     memory : None, str or joblib.Memory, default=None
@@ -159,6 +164,8 @@ class CascadeClassifier(EnsembleClassifier):
         A cascade does not calibrate its members.
     calibrator_ : None
         A cascade does not calibrate its result.
+    thresholds_ : ndarray of shape (n_classes,), a list of such, or None
+        Thresholds of the classes; None if the most probable label is predicted.
     final_estimator_ : None
         A cascade has no second layer.
     n_features_in_ : int
@@ -196,8 +203,9 @@ class CascadeClassifier(EnsembleClassifier):
 
     # Parameters of the ensemble that a cascade does not have.
     calibrate = None
-    thresholds = None
     on_error = "raise"
+
+    thresholds = None  # not a parameter: the gap of two probabilities decides
 
     def __init__(
         self,
@@ -212,6 +220,7 @@ class CascadeClassifier(EnsembleClassifier):
         weights_params: Any = None,
         cv: Any = 5,
         scoring: Any = None,
+        thresholds: Any = "auto",
         missing_class: Any = "error",
         memory: Any = None,
         keep_oof: Any = True,
@@ -228,6 +237,7 @@ class CascadeClassifier(EnsembleClassifier):
         self.weights_params = weights_params
         self.cv = cv
         self.scoring = scoring
+        self.thresholds = thresholds
         self.missing_class = missing_class
         self.memory = memory
         self.keep_oof = keep_oof
@@ -235,7 +245,7 @@ class CascadeClassifier(EnsembleClassifier):
         self.random_state = random_state
 
     def predict(self, X: Any) -> Any:
-        """Predict the most probable labels; ties go to the first of ``classes_``.
+        """Predict the labels of the ensemble; ties go to the first of ``classes_``.
 
         Parameters
         ----------
@@ -261,8 +271,7 @@ class CascadeClassifier(EnsembleClassifier):
         CascadePrediction
             Labels, the number of members for each row, and their share of the cost.
         """
-        run = self._run(X)
-        labels = self._fitted_combiner.outputs.to_targets(run.scores)
+        run, labels = self._run(X)
         cost_share = self._mean_cost_share(run.n_members)
         return CascadePrediction(labels, run.n_members, cost_share)
 
@@ -285,10 +294,11 @@ class CascadeClassifier(EnsembleClassifier):
         check_features(self, X)
         if self.margin_ is None:
             return super().predict_proba(X)
-        y_proba = self._run(X).scores
+        y_proba = self._run(X)[0].scores
         return y_proba if self._fitted_combiner.outputs.multioutput else y_proba[0]
 
-    def _run(self, X: Any) -> CascadeRun:
+    def _run(self, X: Any) -> tuple[CascadeRun, Any]:
+        """Run of the cascade, and its labels."""
         check_features(self, X)
         (X,) = indexable(X)
         n_samples = _num_samples(X)
@@ -299,7 +309,8 @@ class CascadeClassifier(EnsembleClassifier):
 
         combiner, order = self._fitted_combiner, self.order_.tolist()
         cascade = Cascade(combiner, self.weights_, order, self.margin_)
-        return cascade.run(predict, n_samples)
+        run = cascade.run(predict, n_samples)
+        return run, cascade.labels(run)
 
     def _mean_cost_share(self, n_members: Counts) -> float:
         """Mean cost of evaluated members, relative to that of all in the order."""

@@ -116,6 +116,27 @@ def test_an_existing_output_is_replaced_only_with_force(blend: Blend) -> None:
     assert len(pl.read_csv("out.csv")) == N_ROWS
 
 
+def test_without_a_target_files_are_blended_with_given_weights(blend: Blend) -> None:
+    files = sorted(map(str, Path("test").iterdir()))
+    run = CliRunner()
+    result = run.invoke(cli, ["blend", *files, "--rule", "mean", "-o", "out.csv"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[1] == "test_m0\t1"
+    mean = np.mean([pl.read_csv(path)["yes"] for path in files], axis=0)
+    np.testing.assert_allclose(pl.read_csv("out.csv")["yes"], mean)
+    result = run.invoke(cli, ["blend", *files])
+    assert result.exit_code == 2
+    assert "requires -o" in result.stderr
+    result = run.invoke(cli, ["blend", *files, "--weights", "greedy", "-o", "x.csv"])
+    assert "--target" in result.stderr
+
+
+def test_the_picture_has_the_weights_and_scores(blend: Blend) -> None:
+    assert blend("--weights", "equal", "--plot", "weights.svg").exit_code == 0
+    assert "<svg" in Path("weights.svg").read_text()
+    assert blend("--plot", "weights.svg").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -127,7 +148,7 @@ def test_an_existing_output_is_replaced_only_with_force(blend: Blend) -> None:
         (["--time", "day"], "times must be numbers or dates"),
         (["--groups", "site", "--cv", "11"], "pass cv=10"),
         (["--test-dir", "none", "-o", "x.csv"], "none is not a folder"),
-        (["--test-dir", "test"], "--test-dir requires -o"),
+        (["--test-dir", "test"], "requires -o"),
         (["-o", "x.pkl"], "pickle"),
     ],
 )

@@ -84,7 +84,7 @@ def test_models_round_rule_and_weights_are_chosen(hub: Path, tmp_path: Path) -> 
         (["--hub", "HUB", "--model-id", "blend"], "must be a team and a model"),
         (["--hub", "HUB", "z"], "models must have a folder"),
         (["a.csv", "--round", "3", "-t", "y.csv"], "--round requires --hub"),
-        (["a.csv"], "missing option -t"),
+        (["a.csv"], "requires -o"),
         ([], "missing argument FILE..."),
     ],
 )

@@ -9,7 +9,11 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits, make_multilabel_classification
+from sklearn.datasets import (
+    load_digits,
+    make_classification,
+    make_multilabel_classification,
+)
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -22,9 +26,10 @@ from ensembles._typing import Float64
 from ensembles.predictions import CascadeClassifier, EnsembleClassifier
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
+from ensembles.predictions.margins import estimate_stopping
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
-from ensembles.predictions.stopping import Cascade, estimate_stopping
+from ensembles.predictions.stopping import Cascade
 
 pytestmark = pytest.mark.filterwarnings("ignore:selection .* did not beat")
 RULES = ["mean", "vote", "geometric_mean", "log_pool", "product"]
@@ -55,6 +60,8 @@ def cascade_of(
     if rule == "vote":
         stack = np.eye(n_classes)[stack.argmax(axis=2)] == 1
     outputs = ClassOutputs([np.arange(n_classes)], False, False, False, "error")
+    if rng.random() < 0.5:
+        outputs = outputs._replace(thresholds=[rng.dirichlet(np.ones(n_classes))])
     combiner = FittedCombiner(resolve_combiner(rule), {}, outputs)
     if combiner.combiner.weight_sum_matters and rng.random() < 0.5:
         combiner = FittedCombiner(
@@ -73,8 +80,9 @@ def run(cascade: Cascade, stack: Any) -> Any:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(RULES), st.integers(1, 9))
 def test_labels_are_those_of_all_members(seed: int, rule: str, n_members: int) -> None:
     cascade, stack = cascade_of(seed, rule, n_members)
-    full = cascade.combiner([list(stack)], cascade.weights)[0]
-    assert (run(cascade, stack).scores[0].argmax(1) == full.argmax(1)).all()
+    full = cascade.combiner([list(stack)], cascade.weights)
+    expected = cascade.combiner.outputs.to_targets(full)
+    assert (cascade.labels(run(cascade, stack)) == expected).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(RULES), st.integers(2, 9))
@@ -89,8 +97,9 @@ def test_no_prediction_of_the_other_members_changes_a_label(
         for step, member in enumerate(cascade.order):
             rows = result.n_members <= step
             changed[member, rows] = np.eye(n_classes)[target]
-        full = cascade.combiner([list(changed)], cascade.weights)[0]
-        assert (full.argmax(1) == result.scores[0].argmax(1)).all()
+        full = cascade.combiner([list(changed)], cascade.weights)
+        expected = cascade.combiner.outputs.to_targets(full)
+        assert (expected == cascade.labels(result)).all()
 
 
 def test_a_vote_stops_at_the_majority() -> None:
@@ -148,6 +157,23 @@ def test_the_estimator_predicts_as_the_ensemble(
     ]
     assert 1 <= prediction.mean_members <= np.count_nonzero(cascade.weights_)
     assert prediction.mean_members == prediction.n_members.mean()
+
+
+@pytest.mark.parametrize(("rule", "margin"), [("mean", None), ("log_pool", "auto")])
+def test_thresholds_are_those_of_the_ensemble(rule: str, margin: Any) -> None:
+    X, y = make_classification(900, weights=[0.9], flip_y=0.1, random_state=0)
+    params: dict[str, Any] = {"rule": rule, "scoring": "balanced_accuracy", "cv": 3}
+    cascade = CascadeClassifier(
+        trees(7, max_depth=4), margin=margin, tolerance=0.01, **params
+    ).fit(X[:600], y[:600])
+    ensemble = EnsembleClassifier(trees(7, max_depth=4), **params).fit(X[:600], y[:600])
+    assert cascade.thresholds_ is not None
+    assert cascade.thresholds_.tolist() == ensemble.thresholds_.tolist()
+    prediction = cascade.predict_cascade(X[600:])
+    changed = (prediction.labels != ensemble.predict(X[600:])).mean()
+    assert changed <= (0 if margin is None else 0.04)
+    assert prediction.mean_members < np.count_nonzero(cascade.weights_)
+    assert (prediction.labels != cascade.predict_proba(X[600:]).argmax(axis=1)).any()
 
 
 def test_half_of_the_votes_are_saved_if_members_agree(digits: Any) -> None:

@@ -38,6 +38,8 @@ ESTIMATORS: list[Any] = [
     EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy"),
     EnsembleClassifier(CLASSIFIERS, rule="rank_mean", weights=None),
     EnsembleClassifier(CLASSIFIERS, rule="mean", calibrate="temperature"),
+    EnsembleClassifier(CLASSIFIERS, scoring="balanced_accuracy"),
+    EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy", scoring="mcc"),
     CascadeClassifier(CLASSIFIERS),
     CascadeClassifier(CLASSIFIERS, rule="mean", weights=None, margin="auto"),
     EnsembleRegressor(REGRESSORS),

@@ -138,9 +138,8 @@ def take_options(values: dict[str, Any]) -> HubOptions | None:
             if path is not None and name not in (*OWN, *SHARED):
                 raise click.UsageError(f"{spelling} does not apply with --hub")
     if path is None:
-        for name, text in (("members", "argument FILE..."), ("target", "option -t")):
-            if not context.params[name]:
-                raise click.UsageError(f"missing {text}")
+        if not context.params["members"]:
+            raise click.UsageError("missing argument FILE...")
         return None
     taken["where"] = as_params(taken["where"])
     return HubOptions(path, **taken)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ensembles_cli.console import printable, table
+from ensembles_cli.plot.images import write_image
 from ensembles_cli.reports.soup_progress import format_score, print_notes
 
 if TYPE_CHECKING:
@@ -130,6 +131,21 @@ def print_blend(
     if as_json:
         click.echo(json.dumps(_to_dict(blended, scoring, out, tests, notes), indent=2))
         return
+    if blended.scores_:
+        _print_scores(blended, scoring)
+    else:
+        pairs = zip(blended.names, blended.weights_, strict=True)
+        table(["file", "weight"], [[name, f"{weight:.4g}"] for name, weight in pairs])
+    for title, values in _learned(blended).items():
+        pairs = zip(blended.columns.tolist(), values, strict=True)
+        listed = ", ".join(f"{label} {value:.4g}" for label, value in pairs)
+        click.echo(printable(f"{title}: {listed}"))
+    if out is not None:
+        source = "the same files" if tests is None else f"{len(tests)} test files"
+        click.echo(printable(f"wrote {out}, the blend of {source}"))
+
+
+def _print_scores(blended: Blend, scoring: Scoring) -> None:
     shown = _shown(blended)
     table(
         ["file", str(scoring.metric), "weight"],
@@ -146,13 +162,37 @@ def print_blend(
     if n_hidden:
         click.echo(f"{n_hidden} more files, of smaller weight, are in --json.")
     click.echo(printable(summary(blended, scoring)))
-    for title, values in _learned(blended).items():
-        pairs = zip(blended.columns.tolist(), values, strict=True)
-        listed = ", ".join(f"{label} {value:.4g}" for label, value in pairs)
-        click.echo(printable(f"{title}: {listed}"))
-    if out is not None:
-        source = "the same files" if tests is None else f"{len(tests)} test files"
-        click.echo(printable(f"wrote {out}, the blend of {source}"))
+
+
+def draw_weights(blended: Blend, scoring: Scoring, path: Path, *, force: bool) -> None:
+    """Draw the weights of the files, with their scores.
+
+    Parameters
+    ----------
+    blended : Blend
+        Result of `blend`.
+    scoring : Scoring
+        Metric of the scores.
+    path : Path
+        Image to write.
+    force : bool
+        Whether an existing image is replaced.
+    """
+    from ensembles.reports.displays.predictions.weights import WeightsDisplay
+
+    scores: dict[str, Any] = {}
+    if blended.scores_:
+        n_members = len(blended.names)
+        values = [scoring.value(entry.score) for entry in blended.scores_]
+        scores = {"scores": values[:n_members], "score": values[-1]}
+    display = WeightsDisplay(
+        blended.weights_,
+        names=blended.names,
+        metric=scoring.metric or DEFAULTS[blended.kind],
+        lower_is_better=scoring.lower_is_better,
+        **scores,
+    )
+    write_image(display.plot, path, force=force)
 
 
 def _shown(blended: Blend) -> list[BlendScore]:
@@ -228,6 +268,13 @@ def _to_dict(
     paths = [str(file.path) for file in blended.files]
     entries = [_entry(entry, scoring) for entry in blended.scores_]
     members, combinations = entries[: len(paths)], entries[len(paths) :]
+    if not entries:
+        members = [
+            {"name": name, "weight": weight}
+            for name, weight in zip(
+                blended.names, blended.weights_.tolist(), strict=True
+            )
+        ]
     return {
         "metric": scoring.metric,
         "lower_is_better": scoring.lower_is_better,

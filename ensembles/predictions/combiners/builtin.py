@@ -98,7 +98,11 @@ def _probabilities() -> Terms:
 def _logarithms(*, floor: float = FLOOR, temperature: float = 1.0) -> Terms:
     logarithm = clipped_logarithm(floor)
     span = -math.log(floor) / temperature
-    return Terms(lambda rows, index: logarithm(rows, index) / temperature, span)
+
+    def scaled(rows: Float64, index: int) -> Float64:
+        return logarithm(rows, index) / temperature
+
+    return Terms(scaled, span, is_logarithmic=True)
 
 
 def _indicators() -> Terms:

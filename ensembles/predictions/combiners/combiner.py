@@ -36,10 +36,14 @@ class Terms(NamedTuple):
     span : float
         Upper bound of the difference between two entries of a transformed row of
         probabilities.
+    is_logarithmic : bool, default=False
+        Whether the sums are logarithms of the combined probabilities, except for a
+        constant of each row, rather than proportional to them.
     """
 
     transform: Transform | None
     span: float
+    is_logarithmic: bool = False
 
 
 class Combiner(RegisteredFunction):

@@ -41,6 +41,7 @@ def apply_ensemble(
     kind: str,
     columns: Any,
     missing: str,
+    normalize: bool,
     force: bool,
 ) -> tuple[str, ...]:
     """Combine prediction files by a fitted ensemble, and write the result.
@@ -48,7 +49,7 @@ def apply_ensemble(
     Parameters
     ----------
     ensemble : EnsembleClassifier or EnsembleRegressor
-        Fitted ensemble of `stack_ensemble`.
+        Fitted ensemble of `make_ensemble`.
     files : sequence of PredictionFile
         Files of the members.
     out : path
@@ -61,6 +62,8 @@ def apply_ensemble(
         Sorted classes, names of values, or levels of quantiles.
     missing : {"error", "drop", "member"}
         How rows are handled that a member lacks.
+    normalize : bool
+        Whether probabilities are divided by their sum in each row.
     force : bool
         Whether an existing file is replaced.
 
@@ -77,6 +80,7 @@ def apply_ensemble(
         target,
         missing=missing,
         missing_class="zero",  # the target may have had the class
+        normalize=normalize,
         classes=columns if kind == "probabilities" else None,
         kind=kind,
     )
@@ -171,8 +175,10 @@ def _predict(ensemble: Any, X: Any) -> Any:
 def _output_columns(file: PredictionFile, kind: str, columns: Any) -> dict[str, int]:
     """Names of the columns of the output, and their indices in the predictions.
 
-    If the file has a single column for two classes, so has the output.
+    If the file has a single column, so has the output, with the same name.
     """
+    if kind == "values" and len(columns) == 1 and file.has_names:
+        return {str(file.columns[0]): 0}
     if kind == "probabilities" and len(file.columns) == 1:
         mapping = map_columns(
             [file], None, missing_class="zero", classes=columns, kind=kind

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import pathlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,30 +12,32 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._typing import Counts, Float64
-from ensembles.predictions.files.alignment import (
-    AlignedPredictions,
-    align,
-    release_memory,
-)
+from ensembles._typing import Float64
+from ensembles.predictions.files.alignment import AlignedPredictions, align
 from ensembles.predictions.files.application import apply_ensemble
-from ensembles.predictions.files.formats.paths import open_table
-from ensembles.predictions.files.judging import BEST, BLEND, EQUAL, BlendScore, judge
-from ensembles.predictions.files.judging_splits import as_times, judging_splits
-from ensembles.predictions.files.prediction_file import PredictionFile, open_predictions
-from ensembles.predictions.files.rows import RowIndex
-from ensembles.predictions.files.stack_members import IntervalScore, stack_ensemble
-from ensembles.predictions.files.target import Target, read_target
+from ensembles.predictions.files.columns import ColumnMap, map_columns
+from ensembles.predictions.files.judging import (
+    BEST,
+    BLEND,
+    EQUAL,
+    BlendScore,
+    explain_errors,
+    judge,
+)
+from ensembles.predictions.files.judging_splits import judging_splits
+from ensembles.predictions.files.learning_data import (
+    LearningData,
+    Path,
+    learning_data,
+    open_members,
+    read_truth,
+)
+from ensembles.predictions.files.prediction_file import PredictionFile
+from ensembles.predictions.files.stack_members import make_ensemble
+from ensembles.predictions.files.target import Target
 
-RULES = {
-    "probabilities": "log_pool",
-    "values": "mean",
-    "quantiles": "quantile_mean",
-}
-LEARNING_BYTES = 1 << 26  # predictions in memory that weights are learned from
 # Beginnings of warnings of the estimators that the table of scores replaces.
 REPLACED = ("weights and calibration are learned from", "selection ")
-Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,20 @@ class Blend:
     ----------
     files : tuple of PredictionFile
         Files that the weights are learned from.
-    target : Target
-        True values that the weights are learned from.
+    target : Target or None
+        True values that the weights are learned from; None if they are given.
     names : tuple of str
         Names of the members.
     kind : {"probabilities", "values", "quantiles"}
         Kind of the predictions.
     columns : ndarray of shape (n_columns,)
         Sorted classes, names of values, or levels of quantiles.
-    ensemble : EnsembleClassifier or EnsembleRegressor
+    ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
         Fitted ensemble, whose members are the files.
     scores_ : tuple of BlendScore
         Scores of each file, of the best file chosen on the other folds, of equal
-        weights and of the blend, in this order; greater is better.
+        weights and of the blend, in this order; greater is better. Empty without a
+        target.
     n_rows : int
         Number of rows with a true value and predictions of all members.
     n_learned : int
@@ -68,12 +70,14 @@ class Blend:
         Number of rows that the scores are computed on.
     missing : {"error", "drop", "member"}
         How rows are handled that a member lacks.
+    normalize : bool
+        Whether probabilities are divided by their sum in each row.
     notes : tuple of str
         Sentences about choices, and about rows and columns that are left out.
     """
 
     files: tuple[PredictionFile, ...]
-    target: Target
+    target: Target | None
     names: tuple[str, ...]
     kind: str
     columns: Any
@@ -83,6 +87,7 @@ class Blend:
     n_learned: int
     n_judged: int
     missing: str
+    normalize: bool
     notes: tuple[str, ...]
 
     @property
@@ -156,7 +161,7 @@ class Blend:
                     "files must have one file for each of the "
                     f"{len(self.files)} members, found {len(files)}"
                 )
-            opened = _opened(files, [file.ids or None for file in self.files])
+            opened = open_members(files, [file.ids or None for file in self.files])
         return apply_ensemble(
             self.ensemble,
             opened,
@@ -165,13 +170,14 @@ class Blend:
             kind=self.kind,
             columns=self.columns,
             missing=self.missing,
+            normalize=self.normalize,
             force=force,
         )
 
 
 def blend(
     files: Sequence[Path | PredictionFile],
-    target: Path | Target,
+    target: Path | Target | None = None,
     *,
     target_column: str | None = None,
     scoring: Any = None,
@@ -187,21 +193,24 @@ def blend(
     cv: Any = 5,
     missing: str = "error",
     missing_class: str = "error",
+    kind: str | None = None,
+    normalize: bool = False,
+    crossing: str = "raise",
     random_state: Any = None,
 ) -> Blend:
     r"""Learn weights of prediction files, and judge them by cross-validation.
 
     The predictions must be out-of-fold or held-out. The weights are those of
-    `EnsembleClassifier` for class probabilities and of `EnsembleRegressor` for values
-    and quantiles, on the rows of the files. They are learned once more without each
-    fold, to score the blend on rows that it was not learned from.
+    `EnsembleClassifier` for class probabilities, of `EnsembleRegressor` for values and
+    of `QuantileEnsemble` for quantiles, on the rows of the files. They are learned once
+    more without each fold, to score the blend on rows that it was not learned from.
 
     Parameters
     ----------
     files : sequence of path or PredictionFile
         Files of at least two members.
-    target : path or Target
-        True values.
+    target : path, Target or None, default=None
+        True values; None learns and scores nothing, and needs given or equal weights.
     target_column : str or None, default=None
         Column with the true values, if ``target`` is a path; None takes the only one
         besides the identifiers of the files, ``groups`` and ``time``.
@@ -211,7 +220,8 @@ def blend(
         weighted interval score of quantiles.
     rule : str, Combiner, Rule or None, default=None
         Rule that combines the members; None means ``"log_pool"`` for probabilities,
-        ``"mean"`` for values and ``"quantile_mean"`` for quantiles.
+        ``"mean"`` for values and ``"quantile_mean"`` for quantiles, whose rules are the
+        ones in `POOLS`.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members, or the name of their selection, as in
         `EnsembleClassifier`; None weights all members equally.
@@ -239,6 +249,15 @@ def blend(
         members that have them.
     missing_class : {"error", "zero"}, default="error"
         How to handle a file that lacks a class: raise, or give it the probability 0.
+    kind : {"probabilities", "values", "quantiles"} or None, default=None
+        Kind of the predictions; None infers it from the files and the target. "values"
+        blends columns that are not probabilities of exclusive classes.
+    normalize : bool, default=False
+        Whether probabilities are divided by their sum in each row; otherwise sums that
+        differ from 1 are an error.
+    crossing : {"raise", "sort"}, default="raise"
+        How to handle quantiles of a member that decrease from one level to the next:
+        raise, or sort them.
     random_state : int, Generator, RandomState or None, default=None
         Seed or generator of the selection, as in `EnsembleClassifier`.
 
@@ -270,55 +289,54 @@ def blend(
     >>> blended.names, blended.score("blend").score > blended.score("sure").score
     (('sure', 'unsure'), True)
     """
-    members = _opened(files, [ids] * len(files))
+    if isinstance(files, str | os.PathLike):
+        raise TypeError(f"files must be a list of paths, found {files!r}")
+    members = open_members(files, [ids] * len(files))
     if len(members) < 2:
-        raise ValueError(f"files must be at least two, found {len(members)}")
+        raise ValueError(
+            f"files must be at least two, found {len(members)}; save a table with a "
+            "column for each model as a file for each model"
+        )
+    params = {
+        "scoring": scoring,
+        "rule": rule,
+        "weights": weights,
+        "rule_params": rule_params,
+        "weights_params": weights_params,
+        "calibrate": calibrate,
+        "thresholds": thresholds,
+        "crossing": crossing,
+        "random_state": random_state,
+    }
+    if target is None:
+        mapping = map_columns(
+            members, None, missing_class=missing_class, classes=None, kind=kind
+        )
+        return _unscored(members, mapping, params, missing, normalize)
     if not isinstance(target, Target):
-        target = _read_target(target, target_column, members, (groups, time))
+        others = (groups, time)
+        target = read_truth(target, members, column=target_column, others=others)
     aligned = align(
         members,
         target,
         missing="member" if missing == "drop" else missing,
         missing_class=missing_class,
+        normalize=normalize,
+        kind=kind,
     )
-    if aligned.kind not in RULES:
-        raise ValueError(
-            "files must have probabilities, values or quantiles to learn weights, "
-            f"found {aligned.kind}"
-        )
-    is_classifier = aligned.kind == "probabilities"
-    rows, notes = _rows_to_learn_from(aligned)
-    n_rows = int(aligned.present.all(axis=0).sum())
-    y, stack = np.asarray(aligned.y)[rows], aligned.stack
-    if len(rows) < stack.shape[1]:
-        stack = _gathered(stack, rows)
+    data = learning_data(aligned, target, groups=groups, time=time)
     splits = judging_splits(
-        y,
+        data.y,
         cv=cv,
-        groups=None if groups is None else _column(target, groups, aligned, rows),
-        time=None if time is None else as_times(_column(target, time, aligned, rows)),
-        classifier=is_classifier,
+        groups=data.groups,
+        time=data.time,
+        classifier=aligned.kind == "probabilities",
     )
-    if scoring is None and aligned.kind == "quantiles":
-        scoring = IntervalScore(tuple(aligned.columns.tolist()))
-    ensemble = stack_ensemble(
-        stack,
-        aligned.names,
-        aligned.columns if is_classifier else None,
-        scoring=scoring,
-        rule=RULES[aligned.kind] if rule is None else rule,
-        weights=weights,
-        rule_params=rule_params,
-        weights_params=weights_params,
-        random_state=random_state,
-        calibrate=calibrate,
-        thresholds=thresholds,
-    )
-    with _noting(notes):
-        ensemble.fit(np.arange(len(y))[:, None], y)
+    ensemble = _fitted(aligned, data, params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first fit has issued them
-        scores = judge(_combinations(ensemble), aligned.names, y, splits, scoring)
+        combinations = _combinations(ensemble)
+        scores = judge(combinations, aligned.names, data.y, splits, ensemble.scoring)
     return Blend(
         files=members,
         target=target,
@@ -327,101 +345,69 @@ def blend(
         columns=aligned.columns,
         ensemble=ensemble,
         scores_=tuple(scores),
-        n_rows=n_rows,
-        n_learned=len(y),
+        n_rows=data.n_complete,
+        n_learned=len(data.y),
         n_judged=sum(len(test) for _, test in splits),
         missing=missing,
-        notes=tuple(dict.fromkeys([*aligned.notes, *notes])),
+        normalize=normalize,
+        notes=tuple(dict.fromkeys([*aligned.notes, *data.notes])),
     )
 
 
-def _opened(
-    files: Sequence[Path | PredictionFile], ids: Sequence[Sequence[str] | None]
-) -> tuple[PredictionFile, ...]:
-    """Opened files; ``ids`` has the columns that identify the rows of each file."""
-    if isinstance(files, str | os.PathLike):
-        raise TypeError(f"files must be a list of paths, found {files!r}")
-    pairs = zip(files, ids, strict=True)
-    return tuple(
-        file if isinstance(file, PredictionFile) else _open(pathlib.Path(file), names)
-        for file, names in pairs
-    )
-
-
-def _open(path: pathlib.Path, ids: Sequence[str] | None) -> PredictionFile:
-    """Opened file; arrays, whose columns have no names, may lack the identifiers."""
-    if ids is not None:
-        table = open_table(path)
-        if not table.has_header and not set(ids) & set(table.names):
-            ids = None
-    return open_predictions(path, ids=ids)
-
-
-def _read_target(
-    path: Path,
-    column: str | None,
-    files: Sequence[PredictionFile],
-    others: Sequence[str | None],
-) -> Target:
-    """True values; identifiers of the files and ``others`` are not their column."""
-    if column is not None:
-        return read_target(path, column=column)
-    known = {*others, *(name for file in files for name in file.ids)}
-    names = [name for name in open_table(pathlib.Path(path)).names if name in known]
-    return read_target(path, ids=names or None)
-
-
-def _rows_to_learn_from(aligned: AlignedPredictions) -> tuple[Counts, list[str]]:
-    """Rows with predictions of all members, or a sample of them that fits in memory."""
-    rows = np.flatnonzero(aligned.present.all(axis=0))
-    n_members, n_rows, n_columns = aligned.stack.shape
-    notes = []
-    if not len(rows):
-        counts = zip(aligned.names, aligned.present.sum(axis=1), strict=True)
-        raise ValueError(
-            f"no row has predictions of all {n_members} members to learn weights from: "
-            f"{', '.join(f'{name} has {n}' for name, n in counts)} of {n_rows} rows; "
-            "leave out the files with the fewest rows"
-        )
-    if len(rows) < n_rows:
-        notes.append(
-            f"weights are learned and judged on the {len(rows)} of {n_rows} rows for "
-            "which all members have predictions"
-        )
-    most = max(1, LEARNING_BYTES // (8 * n_members * n_columns))
-    if len(rows) > most:
-        notes.append(
-            f"weights are learned and judged on a random sample of {most} of "
-            f"{len(rows)} rows, to limit the memory"
-        )
-        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-    return rows, notes
-
-
-def _gathered(stack: Float64, rows: Counts) -> Float64:
-    """Rows of a stack, which may be larger than memory."""
-    sample = np.empty((len(stack), len(rows), stack.shape[2]))
-    for member, plane in zip(stack, sample, strict=True):
-        plane[:] = member[rows]
-        release_memory(stack)
-    return sample
-
-
-def _column(
-    target: Target, name: str, aligned: AlignedPredictions, rows: Counts
+def _fitted(
+    aligned: AlignedPredictions, data: LearningData, params: Mapping[str, Any]
 ) -> Any:
-    """Values of another column of the target, as text, for rows of the stack."""
-    if name not in target.ids.columns:
+    """Ensemble with weights learned from all rows; adds its warnings to the notes."""
+    ensemble = make_ensemble(
+        data.stack, aligned.kind, aligned.columns, names=aligned.names, **params
+    )
+    fix = ""
+    if aligned.kind == "values" and len(np.unique(data.y)) == 2:
+        fix = "probabilities of two classes must be between 0 and 1"
+    with _noting(data.notes), explain_errors("", fix):
+        ensemble.fit(np.arange(len(data.y))[:, None], data.y)
+    return ensemble
+
+
+def _unscored(
+    files: tuple[PredictionFile, ...],
+    mapping: ColumnMap,
+    params: Mapping[str, Any],
+    missing: str,
+    normalize: bool,
+) -> Blend:
+    """Blend with equal or given weights, without true values."""
+    if isinstance(params["weights"], str) or params["calibrate"] is not None:
         raise ValueError(
-            f"{target.path} has no column {name!r} for groups or time, found "
-            f"{', '.join(map(repr, target.ids.columns)) or 'no other columns'}"
+            "target must be given to learn weights or calibration: pass the true "
+            "values (--target), or weights=None (--weights equal), or one number for "
+            "each file"
         )
-    shared = [column for column in aligned.ids.columns if column in target.ids.columns]
-    positions = np.arange(len(target.ids))
-    if shared:
-        index = RowIndex(target.ids.select(shared), str(target.path))
-        positions = index.positions(aligned.ids)
-    return target.ids[name].to_numpy()[positions[rows]]
+    kind, columns = mapping.kind, mapping.columns
+    names = tuple(file.name for file in files)
+    y = columns[:1] if kind == "probabilities" else np.zeros((1, len(columns)))
+    if kind == "quantiles":
+        y = np.zeros(1)
+    # Given weights are only validated by fit, on a row of any predictions.
+    row = np.full((len(files), 1, len(columns)), 1 / len(columns))
+    ensemble = make_ensemble(row, kind, columns, names=names, **params)
+    with _noting([]):
+        ensemble.fit(np.zeros((1, 1), np.int64), y)
+    return Blend(
+        files=files,
+        target=None,
+        names=names,
+        kind=kind,
+        columns=columns,
+        ensemble=ensemble,
+        scores_=(),
+        n_rows=0,
+        n_learned=0,
+        n_judged=0,
+        missing=missing,
+        normalize=normalize,
+        notes=tuple(mapping.notes),
+    )
 
 
 def _combinations(ensemble: Any) -> dict[str, Any]:

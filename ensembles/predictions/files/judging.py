@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import COMBINERS
+from ensembles.predictions.files.stack_members import StackQuantileEnsemble
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.fitting.preconditions import LOG_LOSS
 from ensembles.predictions.members.out_of_fold import OutOfFold, Split
@@ -85,16 +87,13 @@ def judge(
     for fold, (train, test) in enumerate(splits, 1):
         for name, ensemble in ensembles.items():
             fitted = copy.copy(ensemble)  # clone would copy the predictions
-            try:
+            where = f"for the {len(train)} rows outside of fold {fold}: "
+            with explain_errors(where, "use fewer folds (--cv), or another --metric"):
                 fitted.fit(rows[train], y[train])
-            except SCORER_ERRORS as error:
-                error.add_note(
-                    f"raised for the {len(train)} rows outside of fold {fold}; use "
-                    "fewer folds (--cv) or another scoring (--metric)"
-                )
-                raise
             parts[name].append(_predict(fitted, rows[test]))
-    outputs = fitted._fitted_combiner.outputs
+    outputs: Any = RegressionOutputs(multioutput=True, width=None)
+    if not isinstance(fitted, StackQuantileEnsemble):
+        outputs = fitted._fitted_combiner.outputs
     if is_classifier(fitted):  # thresholds are those of the blend in the last fold
         outputs = outputs._replace(thresholds=None)
     scored = partial(_scored, y=y, tests=tests, outputs=outputs, scoring=scoring)
@@ -104,6 +103,24 @@ def judge(
         of_member = [_of_member(outputs, name, member, rows[test]) for test in tests]
         scores.append(scored(name, of_member)._replace(weight=float(weight)))
     return scores + [scored(name, of_fold) for name, of_fold in parts.items()]
+
+
+@contextmanager
+def explain_errors(where: str, fix: str) -> Iterator[None]:
+    """Raise errors of scorers as `ValueError`.
+
+    Parameters
+    ----------
+    where : str
+        Beginning of the message, with a colon.
+    fix : str
+        Instruction at the end of the message; empty for none.
+    """
+    try:
+        yield
+    except SCORER_ERRORS as error:
+        notes = "; ".join([str(error), *getattr(error, "__notes__", [])])
+        raise ValueError(f"{where}{notes}{fix and '; ' + fix}") from error
 
 
 class _Predicted(NamedTuple):
@@ -147,7 +164,8 @@ def _scored(
     scoring: Any,
 ) -> BlendScore:
     together = _Predicted(*map(np.concatenate, zip(*parts, strict=True)))
-    score = _score(together, y[np.concatenate(tests)], outputs, scoring)
+    with explain_errors(f"score of {name}: ", ""):
+        score = _score(together, y[np.concatenate(tests)], outputs, scoring)
     fold_scores = []
     for part, test in zip(parts, tests, strict=True):
         try:

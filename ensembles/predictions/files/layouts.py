@@ -23,7 +23,7 @@ OUTPUT_KINDS = {
     "point": "values",
 }
 ID_NAME = re.compile(
-    r"(.*[_\W])?(ids?|index|idx|key|row|rows|uuid|guid)|ids?_.*|unnamed: 0|",
+    r"(.*[_\W])?(index|idx|key|row|rows|uuid|guid|ids?([_\W].*)?)|unnamed: 0|",
     re.IGNORECASE,
 )
 CAMEL_ID = re.compile(r".*[a-z]I[dD]s?")

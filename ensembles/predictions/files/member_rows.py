@@ -324,5 +324,6 @@ def _check_probabilities(
             raise ValueError(
                 f"{_where(file, index, rows.start + row)} must have probabilities with "
                 f"the sum 1, found {sums[row]:.6g}; pass normalize=True (--normalize) "
-                "to divide by the sum, if it is positive"
+                "to divide by the sum, or kind='values' (--kind values) if they are "
+                "not exclusive classes"
             )

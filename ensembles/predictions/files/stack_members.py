@@ -1,4 +1,4 @@
-"""Estimators that return the predictions of a file, so that ensembles can use them."""
+"""Ensembles of the predictions in files, on the estimators of predictions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from ensembles._typing import Float64
 from ensembles.predictions.classifier import EnsembleClassifier
+from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.fitting.weight_fitting import WeightSettings
+from ensembles.predictions.forecasts.quantile_ensemble import QuantileEnsemble
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 from ensembles.predictions.regressor import EnsembleRegressor
+from ensembles.rules import RULES
+
+RULES_BY_KIND = {
+    "probabilities": "log_pool",
+    "values": "mean",
+    "quantiles": "quantile_mean",
+}
 
 
 class _StackMember(BaseEstimator):
@@ -119,8 +128,70 @@ class IntervalScore:
         return -float(np.mean(scores))
 
 
-def stack_ensemble(
-    stack: Float64, names: Sequence[str], classes: Any, **params: Any
+class StackQuantileEnsemble(QuantileEnsemble):
+    """Ensemble of the quantiles in a stack; ``X`` is a column of row indices.
+
+    Parameters
+    ----------
+    stack : array of shape (n_members, n_rows, n_levels)
+        Quantiles of the members; NaN in rows that a file lacks.
+    levels : ndarray of shape (n_levels,)
+        Sorted levels.
+    scoring : IntervalScore
+        Score of the ensemble; not used by ``fit``.
+    rule, weights, rule_params, weights_params, crossing
+        As in `QuantileEnsemble`.
+    """
+
+    def __init__(
+        self,
+        stack: Float64,
+        levels: Any,
+        *,
+        scoring: Any,
+        rule: Any = "quantile_mean",
+        weights: Any = "convex",
+        rule_params: Any = None,
+        weights_params: Any = None,
+        crossing: Any = "raise",
+    ) -> None:
+        super().__init__(
+            levels,
+            rule=rule,
+            weights=weights,
+            rule_params=rule_params,
+            weights_params=weights_params,
+            cv=2,  # its score is not used
+            crossing=crossing,
+        )
+        self.stack = stack
+        self.scoring = scoring
+
+    @property
+    def estimators_(self) -> list[Any]:
+        """Members."""
+        return _members(self.stack, None)
+
+    def fit(self, X: Any, y: Any) -> StackQuantileEnsemble:  # type: ignore[override]
+        """Learn the weights of the members."""
+        super().fit(self._forecasts(X), y)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Quantiles of the ensemble."""
+        return super().predict(self._forecasts(X)).reshape(len(X), -1)
+
+    def _forecasts(self, X: Any) -> Float64:
+        return np.asarray(self.stack[:, np.asarray(X)[:, 0]].transpose(1, 0, 2))
+
+
+def make_ensemble(
+    stack: Float64,
+    kind: str,
+    columns: Any,
+    *,
+    names: Sequence[str],
+    **params: Any,
 ) -> Any:
     """Ensemble of members that return the rows of a stack.
 
@@ -128,26 +199,64 @@ def stack_ensemble(
     ----------
     stack : array of shape (n_members, n_rows, n_columns)
         Predictions of the members.
+    kind : str
+        Kind of the predictions.
+    columns : ndarray of shape (n_columns,)
+        Sorted classes, names of values, or levels of quantiles.
     names : sequence of str
         Names of the members.
-    classes : ndarray of shape (n_classes,) or None
-        Sorted classes of the columns; None for values and quantiles.
     **params
-        Parameters of the ensemble; without classes, ``calibrate`` is an error and
-        ``thresholds`` is ignored.
+        Parameters of `blend` for the ensemble. The ones that do not affect this kind
+        must be None, or are ignored.
 
     Returns
     -------
-    EnsembleClassifier or EnsembleRegressor
+    EnsembleClassifier, EnsembleRegressor or StackQuantileEnsemble
         Not fitted; ``X`` is a column of row indices.
+
+    Raises
+    ------
+    ValueError
+        If predictions of this kind cannot be combined, or a parameter does not apply.
     """
-    members = list(zip(_valid_names(names), _members(stack, classes), strict=True))
-    if classes is not None:
+    if kind not in RULES_BY_KIND:
+        raise ValueError(
+            "files must have probabilities, values or quantiles to be blended, found "
+            f"{kind}"
+        )
+    if params["rule"] is None:
+        params["rule"] = RULES_BY_KIND[kind]
+    crossing = params.pop("crossing")
+    if kind == "probabilities":
+        members = _named(names, _members(stack, columns))
         return _UnscoredClassifier(members, cv="prefit", keep_oof=False, **params)
-    params.pop("thresholds", None)
-    if params.pop("calibrate", None) is not None:
-        raise ValueError("calibrate needs class probabilities, found other predictions")
-    return _UnscoredRegressor(members, cv="prefit", keep_oof=False, **params)
+    if params.pop("calibrate") is not None:
+        raise ValueError(f"calibrate needs class probabilities, found {kind}")
+    del params["thresholds"]
+    if kind == "values":
+        _check_rule(params["rule"])
+        members = _named(names, _members(stack, None))
+        return _UnscoredRegressor(members, cv="prefit", keep_oof=False, **params)
+    if params["scoring"] is not None:
+        raise ValueError(
+            "scoring of quantiles must be None (no --metric): it is the weighted "
+            "interval score"
+        )
+    del params["random_state"]
+    params["scoring"] = IntervalScore(tuple(columns.tolist()))
+    return StackQuantileEnsemble(stack, columns, crossing=crossing, **params)
+
+
+def _check_rule(rule: Any) -> None:
+    """Raise if a rule of probabilities or labels is used for values."""
+    combiner = COMBINERS.get(rule) if isinstance(rule, str) else None
+    if combiner is None or combiner.input == "values" or rule in RULES:
+        return
+    raise ValueError(
+        f"rule {rule!r} combines {combiner.input}, and the files have values: save a "
+        "column with the probability of each class, or use a rule of values, such as "
+        "mean or median"
+    )
 
 
 def with_stack(ensemble: Any, stack: Float64) -> Any:
@@ -155,17 +264,20 @@ def with_stack(ensemble: Any, stack: Float64) -> Any:
 
     Parameters
     ----------
-    ensemble : EnsembleClassifier or EnsembleRegressor
-        Fitted ensemble of `stack_ensemble`; left unchanged.
+    ensemble : EnsembleClassifier, EnsembleRegressor or StackQuantileEnsemble
+        Fitted ensemble of `make_ensemble`; left unchanged.
     stack : array of shape (n_members, n_rows, n_columns)
         Predictions of the same members, NaN where they are missing: such members are
         left out.
 
     Returns
     -------
-    EnsembleClassifier or EnsembleRegressor
+    estimator
     """
     copied = copy.copy(ensemble)
+    if isinstance(ensemble, StackQuantileEnsemble):
+        copied.stack = stack
+        return copied
     copied.estimators_ = _members(stack, getattr(ensemble, "classes_", None))
     copied.on_error = "drop"
     return copied
@@ -177,8 +289,11 @@ def _members(stack: Float64, classes: Any) -> list[Any]:
     return [StackClassifier(member, classes) for member in stack]
 
 
-def _valid_names(names: Sequence[str]) -> list[str]:
-    """Names that scikit-learn accepts: without ``__``, and not those of parameters."""
+def _named(names: Sequence[str], members: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Members with names that scikit-learn accepts.
+
+    These do not contain ``__``, and are not those of parameters.
+    """
     parameters = EnsembleClassifier([]).get_params(deep=False)
     valid: list[str] = []
     for index, name in enumerate(names):
@@ -186,4 +301,4 @@ def _valid_names(names: Sequence[str]) -> list[str]:
         if name in parameters or name in valid:
             name = f"{index}: {name}"
         valid.append(name)
-    return valid
+    return list(zip(valid, members, strict=True))

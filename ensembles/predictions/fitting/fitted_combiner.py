@@ -143,6 +143,25 @@ class FittedCombiner:
         return remaining
 
 
+def as_float32(combined: Predictions, dtypes: set[np.dtype[Any]]) -> Predictions:
+    """Combined predictions as float32, if all members predict float32.
+
+    Parameters
+    ----------
+    combined : list of ndarrays
+        Combined predictions of each output.
+    dtypes : set of dtype
+        Dtypes of the members' predictions.
+
+    Returns
+    -------
+    list of ndarrays
+    """
+    if dtypes != {np.dtype(np.float32)}:
+        return combined
+    return [output.astype(np.float32) for output in combined]
+
+
 def _repeats(sample_weight: Float64) -> Counts:
     """Repetitions of each sample: its weight if integer, else nearly proportional.
 

@@ -29,7 +29,10 @@ from ensembles.predictions.thresholds.learning import (
     cross_fit_thresholds,
     learn_thresholds,
 )
-from ensembles.predictions.thresholds.threshold_score import ThresholdScore
+from ensembles.predictions.thresholds.threshold_score import (
+    MeanThresholdScore,
+    ThresholdScore,
+)
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
@@ -284,7 +287,9 @@ def _score_of(
     # Weights are selected by the accuracy at equal thresholds: this is much faster,
     # and the best thresholds for the accuracy are nearly equal.
     if settings.learn_thresholds and settings.scoring != "accuracy":
-        return ThresholdScore(part, combiner, settings.scoring)
+        is_mean = combiner.combiner.name == "mean"
+        kind = MeanThresholdScore if is_mean else ThresholdScore
+        return kind(part, combiner, settings.scoring)
     return make_score(part, combiner, settings.scoring)
 
 

@@ -12,7 +12,6 @@ from .pools import quantile_trimmed_mean as quantile_trimmed_mean
 from .quantile_ensemble import QuantileEnsemble as QuantileEnsemble
 from .rounds import RoundForecasts as RoundForecasts
 from .rounds import combine_rounds as combine_rounds
-from .rounds import skill_weights as skill_weights
 from .sample_pool import pool_samples as pool_samples
 from .scores import IntervalScoreParts as IntervalScoreParts
 from .scores import decompose_interval_score as decompose_interval_score
@@ -21,3 +20,4 @@ from .scores import interval_score as interval_score
 from .scores import pinball_loss as pinball_loss
 from .scores import pit_of_quantiles as pit_of_quantiles
 from .scores import weighted_interval_score as weighted_interval_score
+from .skill import skill_weights as skill_weights

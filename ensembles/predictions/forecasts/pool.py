@@ -19,7 +19,7 @@ from ensembles.predictions.forecasts.quantiles import (
     first_index,
 )
 from ensembles.registry import RegisteredFunction, Table
-from ensembles.weights import check_weights
+from ensembles.weights import check_weights, moderate
 
 
 class Pool(RegisteredFunction):
@@ -155,7 +155,9 @@ class Pool(RegisteredFunction):
         for rows in row_blocks(n_units, n_members * n_levels):
             part = weights[:, rows]
             block = np.where(part[..., None] > 0, stack[:, rows], np.inf)
-            out[rows] = self.function(block, part, levels, **params)
+            pooled = self.function(block, part, levels, **params)
+            # Rounding may make quantiles that are equal cross.
+            out[rows] = np.maximum.accumulate(pooled, axis=1)
         return out
 
 
@@ -205,7 +207,7 @@ def unit_weights(weights: ArrayLike | None, is_present: Array) -> Float64:
                 f"weights must not be negative or NaN: weights{list(where)} is "
                 f"{per_unit[where]}"
             )
-    counted = np.where(is_present, per_unit, 0.0)
+    counted = np.where(is_present, moderate(per_unit), 0.0)
     is_unweighted = np.asarray(~counted.any(0))
     if is_unweighted.any():
         warn_caller(

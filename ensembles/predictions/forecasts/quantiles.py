@@ -13,6 +13,7 @@ from ensembles._typing import Array, Counts, Float64
 Interpolation = Literal["linear", "normal"]
 Crossing = Literal["raise", "sort"]
 INTERPOLATIONS = ("linear", "normal")
+LARGEST = 1e300  # sums and differences of larger numbers overflow
 
 
 def check_levels(levels: ArrayLike) -> Float64:
@@ -40,7 +41,7 @@ def check_levels(levels: ArrayLike) -> Float64:
     for index, level in enumerate(values.tolist()):
         if not 0 < level < 1:  # also refuses NaN
             raise ValueError(
-                f"levels must be between 0 and 1: levels[{index}] is {level}"
+                f"levels must be above 0 and below 1: levels[{index}] is {level}"
             )
         if index and level <= values[index - 1]:
             raise ValueError(
@@ -174,7 +175,7 @@ def as_numbers(name: str, values: ArrayLike) -> Float64:
     TypeError
         If the entries are not real numbers.
     ValueError
-        If an entry is infinite.
+        If an entry is infinite, or so large that sums overflow.
     """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -182,11 +183,12 @@ def as_numbers(name: str, values: ArrayLike) -> Float64:
             f"{name} must be real numbers, found {array.dtype} in {values!r:.80}"
         )
     numbers = array.astype(np.float64, copy=False)
-    if np.isinf(numbers).any():
-        where = first_index(np.isinf(numbers))
+    is_too_large = np.abs(numbers) > LARGEST
+    if is_too_large.any():
+        where = first_index(is_too_large)
         raise ValueError(
-            f"{name} must be finite, or NaN where absent: {name}{list(where)} is "
-            f"{numbers[where]}"
+            f"{name} must be finite, or NaN where absent, and at most {LARGEST:g} in "
+            f"absolute value: {name}{list(where)} is {numbers[where]}"
         )
     return numbers
 

@@ -226,6 +226,8 @@ def _hint(outputs: OutputSpec, scoring: Any, error: str) -> str:
             "; name the positive class, as in make_scorer(f1_score, "
             f"pos_label={last!r}), or average over the classes, as in 'f1_macro'"
         )
+    if "multi_class" in error:
+        return "; for several classes, use 'roc_auc_ovr' or 'roc_auc_ovo'"
     if callable(scoring):
         return (
             "; a callable is called with (estimator, predictions, y): the combined "

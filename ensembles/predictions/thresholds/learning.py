@@ -181,34 +181,9 @@ def learn_thresholds(
         expected = _recalibrated(y_proba, out_of_fold, output)
         expected *= score.row_weights[:, None]
         smoothed = share * score.label_weights + (1 - share) * expected
-        factors, _ = best_of_starts(y_proba, score._replace(label_weights=smoothed))
+        factors, _ = best_factors(y_proba, score._replace(label_weights=smoothed))
         thresholds.append(1 / factors / (1 / factors).sum())
     return thresholds
-
-
-def best_of_starts(y_proba: Float64, score: LabelScore) -> tuple[Float64, float]:
-    """Best factors from equal ones and, for several classes, from balancing ones.
-
-    Parameters
-    ----------
-    y_proba : ndarray of shape (n_rows, n_classes), non-negative
-        Class probabilities.
-    score : LabelScore
-        Score to maximize.
-
-    Returns
-    -------
-    factors : ndarray of shape (n_classes,)
-    score : float
-        Score with these factors.
-    """
-    n_classes = y_proba.shape[1]
-    starts = [np.ones(n_classes)]
-    class_sizes = score.label_weights.sum(axis=0)
-    if n_classes > 2 and class_sizes.all():
-        starts.append(class_sizes.sum() / n_classes / class_sizes)
-    tried = [best_factors(y_proba, score, start) for start in starts]
-    return max(tried, key=lambda factors_and_score: factors_and_score[1])
 
 
 def _recalibrated(y_proba: Float64, out_of_fold: OutOfFold, output: int) -> Float64:

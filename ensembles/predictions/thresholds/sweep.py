@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.predictions.thresholds.sweep_loops import (
-    TIE,
-    compute_margins,
-    score_counts,
-    sweep_class,
-)
-
-MAX_PASSES = 20  # over all classes; two or three usually suffice
+from ensembles.predictions.thresholds.sweep_loops import maximize, score_factors
 
 
 class LabelScore(NamedTuple):
@@ -38,23 +30,42 @@ class LabelScore(NamedTuple):
     row_weights: Float64
     positive: int = 1
 
-    def of_codes(self, codes: Float64) -> float:
-        """Score of predicted classes, given by their indices."""
-        rows, n_classes = np.arange(len(codes)), self.label_weights.shape[1]
-        hits = np.bincount(codes, self.label_weights[rows, codes], n_classes)
-        predicted = np.bincount(codes, self.row_weights, n_classes)
-        actual = self.label_weights.sum(axis=0)
-        return float(score_counts(hits, predicted, actual, self.positive, self.metric))
+    def starts(self) -> Float64:
+        """Factors to start from: equal ones, and for several classes balancing ones.
+
+        Returns
+        -------
+        ndarray of shape (n_starts, n_classes)
+        """
+        class_sizes = self.label_weights.sum(axis=0)
+        equal = np.ones(len(class_sizes))
+        if len(equal) == 2 or not class_sizes.all():
+            return equal[None]
+        return np.stack([equal, class_sizes.mean() / class_sizes])
+
+    def at_factors(self, y_proba: Float64, factors: Float64) -> float:
+        """Score of the labels with the largest products of probability and factor.
+
+        Parameters
+        ----------
+        y_proba : ndarray of shape (n_rows, n_classes), non-negative
+            Class probabilities.
+        factors : ndarray of shape (n_classes,), positive
+            Factors of the probabilities.
+
+        Returns
+        -------
+        float
+        """
+        score = score_factors(
+            *(y_proba, factors, self.label_weights, self.row_weights),
+            *(self.positive, self.metric),
+        )
+        return float(score)
 
 
-def best_factors(
-    y_proba: Float64, score: LabelScore, start: Float64
-) -> tuple[Float64, float]:
+def best_factors(y_proba: Float64, score: LabelScore) -> tuple[Float64, float]:
     """Factor of each class for which the largest products score best.
-
-    Sweeps the factor of one class after another over all values that change a
-    prediction, until no sweep improves the score. With two classes, the first sweep
-    finds the maximum; with more, a local maximum.
 
     Parameters
     ----------
@@ -62,37 +73,21 @@ def best_factors(
         Class probabilities.
     score : LabelScore
         Score to maximize.
-    start : ndarray of shape (n_classes,), positive
-        Initial factors; they are kept where no others score better.
 
     Returns
     -------
     factors : ndarray of shape (n_classes,)
+        The maximum with two classes; with more, the better of the local maxima from
+        each of the ``starts``. Equal factors are kept where no others score better.
     score : float
         Score with these factors.
     """
-    factors = start.copy()
-    value = score.of_codes((y_proba * factors).argmax(axis=1))
-    classes = range(1, 2) if len(factors) == 2 else range(len(factors))
-    margins, rivals = np.empty(len(y_proba)), np.empty(len(y_proba), np.int64)
-    for _ in range(MAX_PASSES):
-        before = value
-        for k in classes:
-            compute_margins(y_proba, factors, k, margins, rivals)
-            best, low, high = sweep_class(
-                *(margins, np.argsort(margins), rivals),
-                *(score.label_weights, score.row_weights),
-                *(k, factors[k], score.positive, score.metric),
-            )
-            if best > value + TIE:
-                value, factors[k] = best, _inside(low, high)
-        if len(classes) == 1 or value <= before + TIE:
-            break
-    return factors, value
-
-
-def _inside(low: float, high: float) -> float:
-    """Geometric mean of two ends; a third of, or three times, the end that is left."""
-    if low == 0:
-        return high / 3
-    return 3 * low if high == np.inf else math.sqrt(low) * math.sqrt(high)
+    y_proba = np.ascontiguousarray(y_proba, np.float64)
+    tried = []
+    for factors in score.starts():
+        value = maximize(
+            *(y_proba, factors, score.label_weights, score.row_weights),
+            *(score.positive, score.metric),
+        )
+        tried.append((factors, float(value)))
+    return max(tried, key=lambda factors_and_score: factors_and_score[1])

@@ -15,6 +15,129 @@ TIE = 1e-12  # scores that differ less are equal, up to the rounding of their su
 RESOLUTION = 1e-12
 
 
+MAX_PASSES = 20  # over all classes; two or three usually suffice
+
+
+@compiled
+def maximize(y_proba, factors, label_weights, row_weights, positive, metric):
+    """Change the factors of the classes, in place, so that the labels score best.
+
+    Sweeps the factor of one class after another over all values that change a
+    prediction, until no sweep improves the score. With two classes, the first sweep
+    finds the maximum; with more, a local maximum.
+
+    Parameters
+    ----------
+    y_proba : ndarray of shape (n_rows, n_classes), non-negative
+        Class probabilities; rows may have any sum.
+    factors : ndarray of shape (n_classes,), positive
+        Initial factors, kept where no others score better. Output: the best factors.
+    label_weights : ndarray of shape (n_rows, n_classes)
+        Weight of each row, times the probability that the class is its true class.
+    row_weights : ndarray of shape (n_rows,)
+        Weights of the rows.
+    positive : int
+        Class whose score is `F1`; other scores ignore it.
+    metric : int
+        Score, e.g. `ACCURACY`.
+
+    Returns
+    -------
+    float
+        Score with these factors.
+    """
+    n_rows, n_classes = y_proba.shape
+    margins, rivals = np.empty(n_rows), np.empty(n_rows, np.int64)
+    best = score_factors(y_proba, factors, label_weights, row_weights, positive, metric)
+    for _ in range(MAX_PASSES):
+        before = best
+        # The factor of the first of two classes changes what the second changes.
+        for k in range(1 if n_classes == 2 else 0, n_classes):
+            compute_margins(y_proba, factors, k, margins, rivals)
+            order = np.argsort(margins)
+            score, low, high = sweep_class(
+                margins,
+                order,
+                rivals,
+                label_weights,
+                row_weights,
+                k,
+                factors[k],
+                positive,
+                metric,
+            )
+            if score > best + TIE:
+                best = score
+                if low == 0.0:
+                    factors[k] = high / 3
+                elif high == np.inf:
+                    factors[k] = 3 * low
+                else:
+                    factors[k] = np.sqrt(low) * np.sqrt(high)
+        if n_classes == 2 or best <= before + TIE:
+            break
+    return best
+
+
+@compiled
+def maximize_with_each(
+    sums, stack, members, starts, label_weights, row_weights, positive, metric, out
+):
+    """Best score of a mean of probabilities, with each member added to it.
+
+    Parameters
+    ----------
+    sums : ndarray of shape (n_rows, n_classes), float64
+        Sums of the probabilities of the members added before.
+    stack : ndarray of shape (n_members, n_rows, n_classes)
+        Class probabilities of the members.
+    members : ndarray of indices
+        Members to add, each by itself.
+    starts : ndarray of shape (n_starts, n_classes)
+        Initial factors, tried one after another.
+    label_weights, row_weights, positive, metric
+        As in `maximize`.
+    out : ndarray of the shape of ``members``
+        Output: best score with each of these members.
+    """
+    for i in range(members.size):
+        y_proba = sums + stack[members[i]]
+        out[i] = -np.inf
+        for s in range(starts.shape[0]):
+            factors = starts[s].copy()
+            score = maximize(
+                y_proba, factors, label_weights, row_weights, positive, metric
+            )
+            out[i] = max(out[i], score)
+
+
+@compiled
+def score_factors(y_proba, factors, label_weights, row_weights, positive, metric):
+    """Score of the labels with the largest products of probability and factor.
+
+    Parameters
+    ----------
+    y_proba, factors, label_weights, row_weights, positive, metric
+        As in `maximize`.
+
+    Returns
+    -------
+    float
+    """
+    n_rows, n_classes = y_proba.shape
+    counts = np.zeros((3, n_classes))
+    for r in range(n_rows):
+        predicted = 0
+        for j in range(n_classes):
+            largest = y_proba[r, predicted] * factors[predicted]
+            if y_proba[r, j] * factors[j] > largest:
+                predicted = j
+            counts[2, j] += label_weights[r, j]
+        counts[0, predicted] += label_weights[r, predicted]
+        counts[1, predicted] += row_weights[r]
+    return score_counts(counts[0], counts[1], counts[2], positive, metric)
+
+
 @compiled
 def compute_margins(y_proba, factors, k, margins, rivals):
     """Compute the factor at which class ``k`` takes over each row.

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import Predictions
-from ensembles.predictions.metrics.scorer import ScorerScore
-from ensembles.predictions.thresholds.learning import best_of_starts, label_scores
+from ensembles.predictions.metrics.scorer import RunningSums, ScorerScore
+from ensembles.predictions.thresholds.learning import label_scores
+from ensembles.predictions.thresholds.sweep import best_factors
+from ensembles.predictions.thresholds.sweep_loops import maximize_with_each
 
 
 class ThresholdScore(ScorerScore):
@@ -47,4 +50,51 @@ class ThresholdScore(ScorerScore):
         float
         """
         pairs = zip(predictions, self.label_scores, strict=True)
-        return float(np.mean([best_of_starts(*pair)[1] for pair in pairs]))
+        return float(np.mean([best_factors(*pair)[1] for pair in pairs]))
+
+
+class MeanThresholdScore(ThresholdScore):
+    """Score of mean probabilities at their best thresholds, for greedy selection.
+
+    Parameters
+    ----------
+    out_of_fold : OutOfFold
+        Predictions of the members, with the true labels.
+    combiner : FittedCombiner
+        Rule "mean".
+    scoring : str
+        Score of labels that `supports_thresholds`.
+    """
+
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        self.stacks = [np.ascontiguousarray(stack) for stack in out_of_fold.stacks]
+        self.running_sums = list(map(RunningSums, self.stacks))
+
+    def gains(self, counts: Counts, members: Counts) -> Float64:
+        """Scores after one more copy of each of ``members``.
+
+        Parameters
+        ----------
+        counts : ndarray of shape (n_members,), int64
+            Number of copies of each member so far.
+        members : ndarray of indices
+            Members to add, each by itself.
+
+        Returns
+        -------
+        ndarray of the shape of ``members``
+        """
+        gains = np.zeros(len(members))
+        outputs = zip(self.stacks, self.running_sums, self.label_scores, strict=True)
+        for stack, running_sums, score in outputs:
+            values = np.empty(len(members))
+            maximize_with_each(
+                *(running_sums.update(counts), stack, members, score.starts()),
+                *(score.label_weights, score.row_weights),
+                *(score.positive, score.metric, values),
+            )
+            gains += values / len(self.stacks)
+        return gains

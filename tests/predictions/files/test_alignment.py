@@ -393,3 +393,137 @@ def test_positions_are_those_of_a_dict(keys: list[str], seed: int) -> None:
     wanted = [keys[n] for n in rng.integers(0, len(keys), 9)]
     positions = index.positions(pl.DataFrame({"id": wanted}))
     assert positions.tolist() == [known.get(key, -1) for key in wanted]
+
+
+# Contents of two files, a target or None, and the error.
+DISAGREEMENTS: dict[str, tuple[str, str, str | None, str]] = {
+    "no common identifiers": (
+        "id,p\n1,2\n",
+        "name,p\nx,2\n",
+        None,
+        r"the same identifiers: .*a.csv has id; .*b.csv has name; pass ids=",
+    ),
+    "different numbers of columns": (
+        "id,p\n1,2\n",
+        "id,p,q\n1,2,3\n",
+        None,
+        r"same number of columns of values: .*a.csv has 1, .*b.csv has 2",
+    ),
+    "different columns": (
+        "id,p,q\n1,2,3\n",
+        "id,p,r\n1,2,3\n",
+        None,
+        r"same columns of values: .*b.csv lacks 'q', which .*a.csv has",
+    ),
+    "a column that is no class": (
+        "id,0,1\n1,1,0\n",
+        "id,0,1,x\n1,1,0,0\n",
+        "id,y\n1,0\n",
+        r"columns of .*b.csv must be classes .* such as 0: found 'x'",
+    ),
+    "one column for three classes": (
+        "id,p\n1,1\n2,0\n3,0\n",
+        "id,p\n1,1\n2,0\n3,0\n",
+        "id,y\n1,a\n2,b\n3,c\n",
+        r"a column for each of the 3 classes a, b, c, found one column, 'p'",
+    ),
+    "no true value": (
+        "id,place,p\n1,x,1\n",
+        "id,place,p\n1,x,1\n",
+        "id,y\n2,3.5\n",
+        r"must have the true values of the files: no \['id'\] of .*a.csv",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "truth", "message"), DISAGREEMENTS.values(), ids=DISAGREEMENTS
+)
+def test_files_that_do_not_fit_are_named(
+    first: str, second: str, truth: str | None, message: str, tmp_path: Path
+) -> None:
+    files = [text(tmp_path / "a.csv", first), text(tmp_path / "b.csv", second)]
+    target = None if truth is None else target_of(tmp_path, truth)
+    with pytest.raises(ValueError, match=message):
+        align(files, target)
+
+
+def test_classes_that_the_caller_chose_limit_the_target(
+    tmp_path: Path, target: Any
+) -> None:
+    files = [text(tmp_path / "a.csv", CATS)]
+    with pytest.raises(ValueError, match="must contain the classes cat, cow, found"):
+        align(files, target, classes=["cat", "cow"])
+
+
+def test_a_kind_is_chosen_by_name(tmp_path: Path) -> None:
+    target = target_of(tmp_path, "id,y\n1,0\n2,1\n")
+    files = [text(tmp_path / "a.csv", "id,p\n1,.5\n2,.75\n")]
+    assert align(files, target).kind == "probabilities"
+    assert align(files, target, kind="values").stack.ravel().tolist() == [0.5, 0.75]
+    with pytest.raises(ValueError, match="kind must be one of probabilities, values"):
+        align(files, target, kind="labels")
+    with pytest.raises(ValueError, match=r"a.csv must be levels of quantiles, found p"):
+        align(files, target, kind="quantiles")
+
+
+def test_arrays_are_aligned_without_a_target(tmp_path: Path) -> None:
+    files = []
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.array([[0.25, 0.75], [1, 0]]))
+        files.append(open_predictions(tmp_path / f"{name}.npy"))
+    aligned = align(files)
+    assert aligned.columns.tolist() == [0, 1]
+    assert aligned.ids["row"].to_list() == ["0", "1"]
+    assert "rows are matched by their positions" in aligned.notes[0]
+
+
+@pytest.mark.parametrize("n_rows", [2, 4])
+def test_an_array_has_the_rows_of_the_target(
+    n_rows: int, tmp_path: Path, target: Any
+) -> None:
+    np.save(tmp_path / "b.npy", np.full((n_rows, 2), 0.5))
+    files = [text(tmp_path / "a.csv", CATS), open_predictions(tmp_path / "b.npy")]
+    with pytest.raises(
+        ValueError, match=f"has no identifiers, .* 3 rows, found {n_rows}"
+    ):
+        align(files, target, missing="drop")
+
+
+def test_long_files_need_identifiers(tmp_path: Path) -> None:
+    rows = "output_type,output_type_id,value\npmf,a,1\n"
+    with pytest.raises(ValueError, match="must have columns that identify rows"):
+        align([text(tmp_path / "a.csv", rows)])
+
+
+def test_point_forecasts_have_any_level(tmp_path: Path) -> None:
+    """Older hubs have files with the level -1, 0.5 or none for point forecasts."""
+    files = []
+    for name, level in (("a", "-1"), ("b", ""), ("c", "NA")):
+        rows = f"id,type,quantile,value\nx,point,{level},7\n"
+        files.append(text(tmp_path / f"{name}.csv", rows))
+    assert align(files).stack.ravel().tolist() == [7, 7, 7]
+
+
+def test_levels_with_rounding_errors_are_the_same(tmp_path: Path) -> None:
+    header = "id,output_type,output_type_id,value\n"
+    levels = [("0.6", "0.05"), ("0.6000000000000001", "0.05000000000000004")]
+    files = [
+        text(
+            tmp_path / f"{name}.csv",
+            f"{header}x,quantile,{high},7\nx,quantile,{low},3\n",
+        )
+        for name, (high, low) in zip("ab", levels, strict=True)
+    ]
+    aligned = align(files)
+    assert aligned.columns.tolist() == [0.05, 0.6]
+    assert aligned.stack.tolist() == [[[3, 7]], [[3, 7]]]
+
+
+def test_long_columns_are_chosen_by_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    text(path, "id,quantile,value\nx,0.1,3\nx,0.5,5\nx,0.9,7\n")
+    file = open_predictions(path, columns=[0.9, 0.1])
+    assert align([file]).stack.tolist() == [[[3, 7]]]
+    with pytest.raises(ValueError, match=r"must have rows with .*'y'}, found none"):
+        open_predictions(path, where={"id": "y"})

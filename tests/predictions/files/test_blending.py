@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -25,6 +26,11 @@ from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
 from ensembles.predictions.files import blend, read_target
 from ensembles.predictions.files.judging_splits import judging_splits
+from ensembles.predictions.forecasts import (
+    POOLS,
+    QuantileEnsemble,
+    weighted_interval_score,
+)
 
 CLASSES = np.array(["barolo", "grignolino", "barbera"])
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".long.csv", ".long.parquet")
@@ -338,7 +344,7 @@ def test_rows_of_members_without_weight_get_equal_weights(
 def test_large_files_are_learned_from_a_sample(
     noise: Noise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("ensembles.predictions.files.blending.LEARNING_BYTES", 640)
+    monkeypatch.setattr("ensembles.predictions.files.learning_data.LEARNING_BYTES", 640)
     monkeypatch.setattr("ensembles.predictions.files.application.BLOCK_BYTES", 100)
     blended = blend(noise.paths[:2], noise.target, rule="mean", weights=None, cv=2)
     assert (blended.n_rows, blended.n_learned) == (60, 20)
@@ -354,10 +360,12 @@ def test_one_column_of_probabilities_stays_one_column(
     y = np.arange(40) % 2
     for name in ("a", "b"):
         p = np.clip(y * 0.4 + 0.3 + rng.normal(0, 0.1, 40), 0, 1)
-        pl.DataFrame({"id": np.arange(40), "clicked": p}).write_csv(
+        pl.DataFrame({"SK_ID_CURR": np.arange(40), "TARGET": p}).write_csv(
             tmp_path / f"{name}.csv"
         )
-    pl.DataFrame({"id": np.arange(40), "label": y}).write_csv(tmp_path / "y.csv")
+    pl.DataFrame({"SK_ID_CURR": np.arange(40), "TARGET": y}).write_csv(
+        tmp_path / "y.csv"
+    )
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
     blended = blend(
         files, tmp_path / "y.csv", scoring="roc_auc", rule="mean", weights=None
@@ -365,9 +373,9 @@ def test_one_column_of_probabilities_stays_one_column(
     assert blended.kind == "probabilities"
     blended.apply(None, tmp_path / "out.csv")
     out = pl.read_csv(tmp_path / "out.csv")
-    mean = (pl.read_csv(files[0])["clicked"] + pl.read_csv(files[1])["clicked"]) / 2
-    assert out.columns == ["id", "clicked"]
-    np.testing.assert_allclose(out["clicked"], mean)
+    mean = (pl.read_csv(files[0])["TARGET"] + pl.read_csv(files[1])["TARGET"]) / 2
+    assert out.columns == ["SK_ID_CURR", "TARGET"]
+    np.testing.assert_allclose(out["TARGET"], mean)
 
 
 def test_values_are_blended_as_the_regressor_does(
@@ -388,6 +396,21 @@ def test_values_are_blended_as_the_regressor_does(
         )
     np.testing.assert_array_equal(blended.weights_, ensemble.weights_)
     assert blended.score("blend").score > blended.score("b").score
+    blended.apply(None, tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv").columns == ["id", "price"]
+
+
+def test_scores_of_two_classes_that_are_not_probabilities_are_refused(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    y = np.arange(20) % 2
+    for name in ("a", "b"):
+        frame = pl.DataFrame({"id": np.arange(20), "score": rng.normal(0, 50, 20)})
+        frame.write_csv(tmp_path / f"{name}.csv")
+    pl.DataFrame({"id": np.arange(20), "y": y}).write_csv(tmp_path / "y.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(ValueError, match="of two classes must be between 0 and 1"):
+        blend(files, tmp_path / "y.csv", scoring="roc_auc")
 
 
 class Values(BaseEstimator):
@@ -404,6 +427,101 @@ class Values(BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         return self.array[X[:, 0]]
+
+
+def test_files_without_a_target_are_blended_with_given_weights(
+    noise: Noise, tmp_path: Path
+) -> None:
+    files = noise.paths[:2]
+    with pytest.raises(ValueError, match=r"target must be given to learn.*equal"):
+        blend(files)
+    blended = blend(files, rule="mean", weights=[3, 1])
+    assert blended.scores_ == ()
+    blended.apply(None, tmp_path / "out.csv")
+    out = pl.read_csv(tmp_path / "out.csv")
+    expected = np.average(noise.stack[:2], axis=0, weights=[3, 1])
+    np.testing.assert_allclose(out.select("0", "1").to_numpy(), expected)
+
+
+def test_columns_that_do_not_sum_to_one_are_blended_as_values(tmp_path: Path) -> None:
+    for name, toxic in (("a", 0.2), ("b", 0.4)):
+        frame = pl.DataFrame(
+            {"id": ["x", "y"], "toxic": [toxic] * 2, "rude": [0.9] * 2}
+        )
+        frame.write_csv(tmp_path / f"{name}.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(ValueError, match="sum"):
+        blend(files, weights=None).apply(None, tmp_path / "out.csv")
+    with pytest.raises(
+        ValueError, match="'vote' combines labels, and the files have values"
+    ):
+        blend(files, weights=None, kind="values", rule="vote")
+    divided = blend(files, weights=None, rule="mean", normalize=True)
+    divided.apply(None, tmp_path / "divided.csv")
+    divided_by_sum = pl.read_csv(tmp_path / "divided.csv")["toxic"]
+    np.testing.assert_allclose(divided_by_sum, (0.2 / 1.1 + 0.4 / 1.3) / 2)
+    blend(files, weights=None, kind="values").apply(None, tmp_path / "out.csv")
+    out = pl.read_csv(tmp_path / "out.csv")
+    assert out.columns == ["id", "toxic", "rude"]
+    np.testing.assert_allclose(out["toxic"], 0.3)
+    np.testing.assert_allclose(out["rude"], 0.9)
+
+
+def test_quantiles_are_averaged_and_judged_by_the_interval_score(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    y, levels = rng.normal(size=40), np.array([0.1, 0.5, 0.9])
+    spreads = (0.5, 3.0)
+    stack = np.array(
+        [y[:, None] + rng.normal(0, s, (40, 1)) + s * norm.ppf(levels) for s in spreads]
+    )
+    for name, quantiles in zip("ab", stack, strict=True):
+        columns = dict(zip(map(str, levels), quantiles.T, strict=True))
+        frame = pl.DataFrame({"id": np.arange(40)} | columns)
+        frame.write_csv(tmp_path / f"{name}.csv")
+    pl.DataFrame({"id": np.arange(40), "y": y}).write_csv(tmp_path / "y.csv")
+    blended = blend([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "y.csv")
+    assert blended.kind == "quantiles"
+    expected = -weighted_interval_score(y, stack, levels).mean(axis=1)
+    scores = [entry.score for entry in blended.scores_[:2]]
+    np.testing.assert_allclose(scores, expected)
+    assert blended.weights_[0] > blended.weights_[1]
+
+
+@pytest.mark.parametrize("rule", sorted(POOLS))
+def test_rules_of_quantiles_are_those_of_the_quantile_ensemble(
+    tmp_path: Path, rng: np.random.Generator, rule: str
+) -> None:
+    y, levels = rng.normal(size=30), np.array([0.25, 0.5, 0.75])
+    stack = y[:, None] + rng.normal(size=(3, 30, 1)) + [-1, 0, 1]
+    stack[0, :4] = np.nan
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    for path, quantiles in zip(paths, stack, strict=True):
+        columns = dict(zip(map(str, levels), quantiles.T, strict=True))
+        frame = pl.DataFrame({"id": np.arange(30)} | columns)
+        frame.filter(pl.col("0.5").is_not_nan()).write_csv(path)
+    pl.DataFrame({"id": np.arange(30), "y": y}).write_csv(tmp_path / "y.csv")
+    blended = blend(paths, tmp_path / "y.csv", rule=rule, missing="member", cv=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ensemble = QuantileEnsemble(levels, rule=rule)
+        ensemble.fit(stack[:, 4:].transpose(1, 0, 2), y[4:])
+    np.testing.assert_allclose(blended.weights_, ensemble.weights_, rtol=1e-6)
+    blended.apply(None, tmp_path / "out.csv")
+    out = pl.read_csv(tmp_path / "out.csv").sort("id").drop("id").to_numpy()
+    expected = ensemble.predict(stack.transpose(1, 0, 2))
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_crossing_quantiles_are_sorted_on_request(tmp_path: Path) -> None:
+    for name in "ab":
+        frame = pl.DataFrame({"id": ["x"], "0.1": [2.0], "0.9": [1.0]})
+        frame.write_csv(tmp_path / f"{name}.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(ValueError, match="sort"):
+        blend(files, weights=None).apply(None, tmp_path / "out.csv")
+    blend(files, weights=None, crossing="sort").apply(None, tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv").row(0) == ("x", 1.0, 2.0)
 
 
 def test_a_failure_while_writing_leaves_no_file(

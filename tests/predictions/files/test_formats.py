@@ -139,3 +139,15 @@ def test_a_matrix_in_fortran_order_is_read_by_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "member.npy", values)
     (block,) = open_predictions(tmp_path / "member.npy").blocks()
     assert np.array_equal(block.values, values)
+
+
+def test_columns_are_read_in_the_order_of_the_caller(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"a": [1.0], "id": ["x"], "b": [2.0]})
+    frame.write_parquet(tmp_path / "m.parquet")
+    frame.write_csv(tmp_path / "m.csv")
+    np.savez(tmp_path / "m.npz", a=[1.0], id=["x"], b=[2.0])
+    for suffix in ("parquet", "csv", "npz"):
+        file = open_predictions(tmp_path / f"m.{suffix}", columns=["b", "a"])
+        (block,) = file.blocks()
+        assert block.values.tolist() == [[2, 1]]
+        assert block.ids["id"].to_list() == ["x"]

@@ -133,6 +133,22 @@ def save_archive_of_a_billion_rows(path: Path) -> None:
         archive.writestr("p.npy", header_of_a_billion_rows())
 
 
+def save_text_that_is_not_utf8(path: Path) -> None:
+    frame = pl.DataFrame({"id": ["q" * 9], "cat": [0.5], "dog": [0.5]})
+    frame.write_parquet(path, compression="uncompressed", statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"q" * 9, b"\xff" * 9))
+
+
+def save_name_that_is_not_utf8(path: Path) -> None:
+    pl.DataFrame({"q" * 9: [0.5], "dog": [0.5]}).write_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"q" * 9, b"\xff" * 9))
+
+
+def save_header_without_end(path: Path) -> None:
+    np.save(path, np.zeros((3, 2)))
+    path.write_bytes(path.read_bytes().replace(b"}", b"("))
+
+
 def save_damaged_archive(path: Path) -> None:
     np.savez(path, p=np.full((3, 2), 0.2))
     content = bytearray(path.read_bytes())
@@ -164,6 +180,9 @@ BINARIES: dict[str, tuple[str, Save, str]] = {
     "objects in an archive": ("m.npz", save_objects, "contains Python objects"),
     "a wrong checksum": ("m.npz", save_damaged_archive, "Bad CRC-32"),
     "a damaged Parquet file": ("m.parquet", save_damaged_parquet, "not a complete"),
+    "text that is not UTF-8": ("m.parquet", save_text_that_is_not_utf8, "UTF8"),
+    "a name that is not UTF-8": ("m.parquet", save_name_that_is_not_utf8, "utf-8"),
+    "a header without end": ("m.npy", save_header_without_end, "not a NumPy array"),
     "three dimensions": (
         "m.npy",
         lambda path: np.save(path, np.zeros((2, 2, 2))),

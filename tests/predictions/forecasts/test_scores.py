@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 from sklearn.metrics import mean_pinball_loss
 
@@ -29,6 +32,11 @@ LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 Y = np.array([1.0, -15.0, 22.0])
 QUANTILES = np.array(
     [[-1.0, 0.0, 1.0, 2.0, 3.0], [-2.0, 1.0, 2.0, 2.0, 4.0], [-2.0, 0.0, 3.0, 3.0, 4.0]]
+)
+# Outcomes and six samples of some units; small integers have many ties.
+NUMBERS = st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6)
+TABLES = st.integers(1, 5).flatmap(
+    lambda n_units: arrays(np.float64, (n_units, 7), elements=NUMBERS)
 )
 OF_QUANTILES: list[Callable[..., Any]] = [
     weighted_interval_score,
@@ -82,14 +90,16 @@ def test_the_weighted_interval_score_is_the_weighted_sum_of_interval_scores() ->
     assert score == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("columns", [[0, 1, 2, 3, 4], [1, 3], [2]])
-def test_the_parts_of_the_interval_score_add_up(columns: list[int]) -> None:
-    y, quantiles = drawn(2)
-    arguments = (y, quantiles[:, columns], LEVELS[columns])
+@given(values=TABLES, columns=st.sampled_from([[0, 1, 2, 3, 4], [1, 3], [2]]))
+def test_the_parts_of_the_interval_score_add_up(values: Any, columns: Any) -> None:
+    y, quantiles = values[:, 0], np.sort(values[:, 1:6])[:, columns]
+    arguments = (y, quantiles, LEVELS[columns])
     parts = decompose_interval_score(*arguments)
-    score = weighted_interval_score(*arguments)
-    assert sum(parts) == pytest.approx(score, abs=1e-14)
-    assert all((part >= 0).all() for part in parts)
+    rounding = 1e-14 * (1 + np.abs(values).max())
+    assert sum(parts) == pytest.approx(
+        weighted_interval_score(*arguments), abs=rounding
+    )
+    assert all((part >= -rounding).all() for part in parts)
 
 
 def test_parts_of_the_interval_score_worked_out_by_hand() -> None:
@@ -246,15 +256,13 @@ def test_an_outcome_equal_to_the_last_sample_is_not_beyond_it() -> None:
     assert parts.reliability == pytest.approx(2 * 0.5**2 + 1 * 0.5**2)
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 7])
-@pytest.mark.parametrize("seed", range(4))
-def test_the_parts_of_the_crps_add_up(seed: int, n_samples: int) -> None:
-    y, samples = drawn(seed, n_columns=n_samples)
-    if seed == 3:
-        samples[:] = y[:, None]
+@given(values=TABLES, n_samples=st.integers(1, 6))
+def test_the_parts_of_the_crps_add_up(values: Any, n_samples: int) -> None:
+    y, samples = values[:, 0], values[:, 1 : n_samples + 1]
     parts = decompose_crps(y, samples)
     total = parts.reliability - parts.resolution + parts.uncertainty
-    assert total == pytest.approx(crps_of_samples(y, samples).mean(), abs=1e-14)
+    rounding = 1e-14 * (1 + np.abs(values).max())
+    assert total == pytest.approx(crps_of_samples(y, samples).mean(), abs=rounding)
     assert parts.reliability >= 0
 
 

@@ -57,13 +57,13 @@ def test_no_threshold_of_two_classes_scores_better(
 ) -> None:
     y_proba, y, weight = problem(seed, n_rows, 2)
     score = score_of(name, y, weight, 2)
-    factors, value = best_factors(y_proba, score, np.ones(2))
+    factors, value = best_factors(y_proba, score)
     reached = scikit_learn(name, y, (y_proba * factors).argmax(axis=1), weight)
     assert value == pytest.approx(reached, abs=1e-12)
     # Between, below and above the ratios 1/3, 1 and 3 of quarters; ties at 1.
     for factor in (0.1, 0.5, 1.0, 2.0, 10.0):
-        codes = (y_proba * [1, factor]).argmax(axis=1)
-        assert value >= score.of_codes(codes) - 1e-12
+        changed = np.array([1, factor])
+        assert value >= score.at_factors(y_proba, changed) - 1e-12
 
 
 @pytest.mark.parametrize("name", [name for name in SCORES if name != "f1"])
@@ -74,32 +74,30 @@ def test_no_change_of_one_threshold_of_several_classes_scores_better(
 ) -> None:
     y_proba, y, weight = problem(seed, n_rows, 3)
     score = score_of(name, y, weight, 3)
-    factors, value = best_factors(y_proba, score, np.ones(3))
+    factors, value = best_factors(y_proba, score)
     reached = scikit_learn(name, y, (y_proba * factors).argmax(axis=1), weight)
     assert value == pytest.approx(reached, abs=1e-12)
-    assert value >= score.of_codes(y_proba.argmax(axis=1)) - 1e-12
+    assert value >= score.at_factors(y_proba, np.ones(3)) - 1e-12
     for k, factor in itertools.product(range(3), np.geomspace(0.01, 100, 15)):
         changed = np.where(np.arange(3) == k, factors * factor, factors)
-        codes = (y_proba * changed).argmax(axis=1)
-        assert value >= score.of_codes(codes) - 1e-12
+        assert value >= score.at_factors(y_proba, changed) - 1e-12
 
 
 def test_thresholds_that_change_nothing_stay_as_they_are() -> None:
     y_proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     score = score_of("f1", np.array([0, 1, 1]), np.ones(3), 2)
-    factors, value = best_factors(y_proba, score, np.array([1.0, 1.3]))
-    assert (factors.tolist(), value) == ([1.0, 1.3], 1.0)
+    factors, value = best_factors(y_proba, score)
+    assert (factors.tolist(), value) == ([1.0, 1.0], 1.0)
 
 
 def test_of_equally_good_intervals_the_nearest_is_chosen() -> None:
-    # Predicting the second class below 0.3 or from 0.9 on is equally accurate.
-    y_proba = np.array([[0.1, 0.9], [0.4, 0.6], [0.7, 0.3]])
-    score = score_of("accuracy", np.array([1, 0, 1]), np.ones(3), 2)
-    for start, expected in ((1.0, 0.4), (5.0, 4.0)):
-        factors, value = best_factors(y_proba, score, np.array([1.0, start]))
-        assert value == pytest.approx(2 / 3)
-        codes = (y_proba * factors).argmax(axis=1)
-        assert codes.tolist() == ([1, 0, 0] if expected < 1 else [1, 1, 1])
+    # Three rows are right for factors from 1/9 to 1/4, and for those above 9.
+    second = np.array([0.9, 0.8, 0.7, 0.3, 0.1])
+    y_proba = np.column_stack([1 - second, second])
+    score = score_of("accuracy", np.array([1, 0, 0, 1, 1]), np.ones(5), 2)
+    factors, value = best_factors(y_proba, score)
+    assert value == 0.6
+    assert (y_proba * factors).argmax(axis=1).tolist() == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -107,7 +105,7 @@ def test_one_true_class_and_certain_rows_have_a_score(name: str) -> None:
     y_proba = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     for y in ([0, 0, 0], [1, 1, 1]):
         score = score_of(name, np.array(y), np.ones(3), 2)
-        factors, value = best_factors(y_proba, score, np.ones(2))
+        factors, value = best_factors(y_proba, score)
         assert factors.tolist() == [1.0, 1.0]  # nothing can change certain rows
         expected = scikit_learn(name, y, [0, 1, 0], np.ones(3))
         assert value == pytest.approx(expected)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -41,11 +43,13 @@ HEADERS = {
 }
 LARGEST_BY_COLUMN = 1 << 30  # bytes of an archive's array that is read at once
 UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    OSError,  # of a damaged offset
+)
+# Errors of the parser of headers, which are Python literals.
+INVALID_HEADER = (
+    *(ValueError, KeyError, SyntaxError, TypeError, AttributeError),
+    *(TokenError, RecursionError, MemoryError),
 )
 
 
@@ -326,8 +330,11 @@ def _entries(path: Path) -> dict[str, StoredArray]:
                 if name in arrays:
                     raise ValueError(f"{path} has the array {name!r} twice")
                 arrays[name] = stored
+    except FileNotFoundError:
+        raise
     except UNREADABLE as error:
-        raise ValueError(f"{path} is not a complete NumPy archive: {error}") from None
+        reason = f"{error!s:.100}"
+        raise ValueError(f"{path} is not a complete NumPy archive: {reason}") from None
     if not arrays:
         raise ValueError(f"{path} must contain arrays, found none")
     return arrays
@@ -340,7 +347,7 @@ def _checked(
     title = StoredArray(path, entry, (0,), False, np.dtype("f8")).title
     try:
         shape, by_column, dtype = _read_header(file)
-    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError) as error:
+    except INVALID_HEADER as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{title} is not a NumPy array: {reason}") from None
     if dtype.hasobject:
@@ -375,7 +382,9 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     version = npy_format.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"version {version} of the format is not supported")
-    header: Any = HEADERS[version](file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        header: Any = HEADERS[version](file)
     return tuple(header[0]), bool(header[1]), np.dtype(header[2])
 
 

@@ -20,6 +20,7 @@ from ensembles.predictions.files.formats.table import (
 from ensembles.registry import register
 from ensembles.regular_files import open_regular
 
+ERRORS = (OSError, UnicodeDecodeError)
 VALUE = 16  # bytes of a value in memory, about
 
 
@@ -72,9 +73,11 @@ def parquet(path: Path) -> PredictionTable:
     try:
         file = pq.ParquetFile(path)
         schema, n_rows = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+        names = list(schema.names)
+    except FileNotFoundError:
+        raise
+    except (*ERRORS, pa.ArrowException) as error:
         raise _damaged(path, error) from None
-    names = list(schema.names)
     check_names(path, names)
     numbers = frozenset(field.name for field in schema if _is_number(field.type))
     texts = [name for name in names if name not in numbers]
@@ -138,14 +141,17 @@ def _blocks(
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(size, columns=names):
                 n_read += len(batch)
-                frame: Any = pl.from_arrow(batch)
+                batch.validate(full=True)  # polars trusts text to be UTF-8
+                frame = pl.DataFrame(
+                    {name: pl.from_arrow(batch.column(name)) for name in names}
+                )
                 yield frame.select(
                     *(pl.col(name).cast(pl.String) for name in texts),
                     *(pl.col(name).cast(pl.Float64) for name in numbers),
                 )
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+    except (*ERRORS, pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise _damaged(path, error) from None
     if n_read != n_rows:
         raise ValueError(

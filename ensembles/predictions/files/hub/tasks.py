@@ -6,6 +6,7 @@ https://docs.hubverse.io, "Hub configuration files".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -297,8 +298,8 @@ def _output_type(where: str, value: Any) -> OutputType:
         ids = _allowed(f"{where}.output_type_id", given)
     elif isinstance(params, dict):
         n_samples = (
-            int(params.get("min_samples_per_task", 1)),
-            int(params.get("max_samples_per_task", 1 << 62)),
+            int(_number(where, params, "min_samples_per_task", 1)),
+            int(_number(where, params, "max_samples_per_task", 1 << 62)),
         )
     else:
         raise ValueError(f"{where} must have output_type_id or output_type_id_params")
@@ -309,8 +310,8 @@ def _output_type(where: str, value: Any) -> OutputType:
         ids,
         bool(required),
         str(limits.get("type", "double")),
-        float(limits.get("minimum", "-inf")),
-        float(limits.get("maximum", "inf")),
+        _number(where, limits, "minimum", -math.inf),
+        _number(where, limits, "maximum", math.inf),
         n_samples,
     )
 
@@ -330,6 +331,15 @@ def _allowed(where: str, value: Any) -> AllowedValues:
             )
         lists.append(tuple(normal_label(v) for v in values or () if v is not None))
     return AllowedValues(*lists)
+
+
+def _number(where: str, value: Mapping[str, Any], key: str, default: float) -> float:
+    number = value.get(key)
+    if number is None:
+        return default
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{where}: {key} must be a number, found {number!r:.60}")
+    return float(number)
 
 
 def _object(where: Any, value: Any, key: str) -> Mapping[str, Any]:

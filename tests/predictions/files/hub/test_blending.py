@@ -133,7 +133,7 @@ def test_a_submission_is_written_in_the_layout_of_the_hub(folder: Path) -> None:
     assert path == folder / "model-output" / "x-blend" / f"{LAST}-x-blend.csv"
     assert notes == ()
     check_submission(hub, path)
-    frame = pl.read_csv(path, infer_schema=False)
+    frame = pl.read_csv(path, infer_schema_length=0)
     assert frame.columns == [
         *("reference_date", "target", "horizon", "location", "target_end_date"),
         *("output_type", "output_type_id", "value"),
@@ -224,7 +224,7 @@ def test_a_folder_that_is_no_hub_is_named(tmp_path: Path) -> None:
 def rewrite(folder: Path, **changes: Any) -> None:
     """Change columns of the newest submission of "a-near"."""
     path = folder / "model-output" / "a-near" / f"{LAST}-a-near.csv"
-    frame = pl.read_csv(path, infer_schema=False)
+    frame = pl.read_csv(path, infer_schema_length=0)
     frame.with_columns(**changes).write_csv(path)
 
 
@@ -250,3 +250,66 @@ def test_levels_with_rounding_errors_are_the_same(folder: Path) -> None:
     level = pl.col("output_type_id").replace("0.1", "0.10000000000000009")
     rewrite(folder, output_type_id=level)
     assert np.array_equal(blend_round(open_hub(folder)).quantiles, expected.quantiles)
+
+
+def damage(folder: Path, name: str) -> None:
+    """Damage a hub in one of the ways of `DAMAGES`."""
+    output = folder / "model-output"
+    newest = output / "a-near" / f"{LAST}-a-near.csv"
+    if name == "no models":
+        output.rename(folder / "elsewhere")
+    elif name == "two files":
+        (output / "a-near" / f"{LAST}-a-near.parquet").touch()
+    elif name == "metadata":
+        (folder / "model-metadata" / "a-near.yml").write_text("a: [")
+    elif name in ("value", "output_type", "reference_date"):
+        pl.read_csv(newest).drop(name).write_csv(newest)
+    elif name == "levels":
+        rewrite(folder, output_type_id=pl.col("output_type_id").replace("0.1", "0.2"))
+    elif name == "levels of a round":
+        for path in output.rglob(f"{LAST}*"):
+            path.unlink()
+        frame = conftest.forecasts(LAST, 0)
+        frame.filter(pl.col("output_type_id") > 0.1).write_csv(newest)
+    elif name == "no quantiles":
+        for path in output.rglob("*.*"):
+            if path.suffix in (".csv", ".parquet"):
+                read = pl.read_csv if path.suffix == ".csv" else pl.read_parquet
+                frame = read(path).with_columns(output_type=pl.lit("mean"))
+                path.with_suffix(".csv").write_bytes(frame.write_csv().encode())
+                if path.suffix == ".parquet":
+                    path.unlink()
+    elif name == "no unit":
+        for path in output.rglob(f"{LAST}*"):
+            path.unlink()
+        frame = conftest.forecasts(LAST, 0).filter(location="06")
+        frame.with_columns(location=pl.lit("x")).write_csv(newest)
+
+
+DAMAGES = {
+    "no models": "must be a folder with a folder per model",
+    "two files": "must have one file for round 2026-01-24",
+    "metadata": "a-near.yml is not YAML",
+    "value": r"a-near.csv must have the column 'value'",
+    "output_type": r"a-near.csv must have the column 'output_type'",
+    "reference_date": "must have the column 'reference_date'",
+    "levels": "must have the same levels of quantiles: .*lacks 0.",
+    "levels of a round": r"same levels of quantiles: 2026-01-03 has \[0.1,",
+    "no quantiles": "has no quantiles for",
+    "no unit": r"accepts, found only .*location=x",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), DAMAGES.items())
+def test_a_damaged_hub_is_named(name: str, message: str, folder: Path) -> None:
+    damage(folder, name)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        blend_round(open_hub(folder))
+
+
+def test_files_of_other_kinds_are_ignored(folder: Path) -> None:
+    output = folder / "model-output"
+    (output / "a-near" / f"{LAST}-a-near.txt").write_text("notes")
+    (output / "a-near" / "README.md").write_text("notes")
+    (output / "empty").mkdir()
+    assert open_hub(folder).models() == ["a-near", "c-far"]

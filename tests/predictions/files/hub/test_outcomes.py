@@ -17,7 +17,7 @@ FREE: Any = {"weights_params": {"max_weight": 1.0}}
 
 def series(folder: Path) -> tuple[Path, pl.DataFrame]:
     path = folder / "target-data" / "time-series.csv"
-    return path, pl.read_csv(path, infer_schema=False)
+    return path, pl.read_csv(path, infer_schema_length=0)
 
 
 def test_outcomes_in_a_folder_of_versions_are_the_same(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,26 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ensembles.predictions.files.hub import check_submission, open_hub
+from ensembles.predictions.files.hub import (
+    blend_round,
+    check_submission,
+    open_hub,
+)
 from tests.predictions.files.hub import conftest
 
 NAME = conftest.ROUNDS[0]
 Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def output(**types: Any) -> dict[str, Any]:
+    """Configuration of a hub with other output types."""
+    config = conftest.tasks()
+    value = {"type": "double", "minimum": 0}
+    config["rounds"][0]["model_tasks"][0]["output_type"] = {
+        name: {"is_required": True, "value": value, **properties}
+        for name, properties in types.items()
+    }
+    return config
 
 
 def submit(folder: Path, frame: pl.DataFrame) -> Path:
@@ -99,3 +115,74 @@ def test_the_submissions_of_the_models_are_valid(folder: Path) -> None:
     for model in hub.models():
         for path in hub.submissions(model).values():
             check_submission(hub, path)
+
+
+PMF = {"pmf": {"output_type_id": {"required": ["a", "b"]}}}
+MEAN = {"mean": {"output_type_id": {"required": None}}}
+SAMPLE = {
+    "sample": {"output_type_id_params": {"min_samples_per_task": 2, "type": "integer"}}
+}
+OTHERS: dict[str, tuple[dict[str, Any], list[tuple[str, float]], str | None]] = {
+    "pmf": (PMF, [("a", 0.25), ("b", 0.75)], None),
+    "a sum": (PMF, [("a", 0.25), ("b", 0.25)], "sum 1: .* has 0.5"),
+    "mean": (MEAN, [("NA", 7)], None),
+    "a level of a mean": (MEAN, [("x", 7)], "output_type_id=x is none"),
+    "samples": (SAMPLE, [("1", 7), ("2", 7), ("3", 7)], None),
+    "too few samples": (SAMPLE, [("1", 7)], "2 to .* samples of each task, .* has 1"),
+}
+
+
+@pytest.mark.parametrize(("types", "rows", "message"), OTHERS.values(), ids=OTHERS)
+def test_other_output_types_are_checked(
+    types: dict[str, Any],
+    rows: list[tuple[str, float]],
+    message: str | None,
+    folder: Path,
+) -> None:
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(output(**types)))
+    units = conftest.forecasts(NAME, 0).drop("output_type_id", "value").unique()
+    frames = [
+        units.with_columns(
+            output_type=pl.lit(next(iter(types))),
+            output_type_id=pl.lit(label),
+            value=pl.lit(value),
+        )
+        for label, value in rows
+    ]
+    path = submit(folder, pl.concat(frames))
+    if message is None:
+        check_submission(open_hub(folder), path)
+    else:
+        with pytest.raises(ValueError, match=message):
+            check_submission(open_hub(folder), path)
+
+
+def test_whole_numbers_are_required_if_the_hub_asks_for_them(folder: Path) -> None:
+    config = conftest.tasks()
+    task = config["rounds"][0]["model_tasks"][0]
+    task["output_type"]["quantile"]["value"]["type"] = "integer"
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
+    frame = conftest.forecasts(NAME, 0.5)
+    with pytest.raises(ValueError, match="must have values of type integer"):
+        check_submission(open_hub(folder), submit(folder, frame))
+
+
+def test_a_round_with_a_name_of_its_own_is_checked(folder: Path) -> None:
+    config = conftest.tasks()
+    config["rounds"][0] |= {"round_id": "round-1", "round_id_from_variable": False}
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
+    hub = open_hub(folder)
+    path = folder / "model-output" / "x-y" / "round-1-x-y.csv"
+    path.parent.mkdir()
+    conftest.forecasts(NAME, 0).write_csv(path)
+    check_submission(hub, path)
+    with pytest.raises(ValueError, match="has no round '2026-01-03', found round-1"):
+        check_submission(hub, submit(folder, conftest.forecasts(NAME, 0)))
+    with pytest.raises(ValueError, match="rounds that a task ID names"):
+        blend_round(hub, "round-1")
+
+
+def test_a_value_column_is_required(folder: Path) -> None:
+    path = submit(folder, conftest.forecasts(NAME, 0).rename({"value": "x"}))
+    with pytest.raises(ValueError, match="must have the column 'value'"):
+        check_submission(open_hub(folder), path)

@@ -127,3 +127,13 @@ def test_settings_name_folder_and_format(folder: Path) -> None:
     path.write_text('{"model_output_dir": "../elsewhere"}')
     with pytest.raises(ValueError, match="must be a folder of the hub"):
         open_hub(folder)
+
+
+@pytest.mark.parametrize("minimum", ["0", True, [0]])
+def test_a_limit_must_be_a_number(minimum: Any, folder: Path) -> None:
+    config = conftest.tasks()
+    task = config["rounds"][0]["model_tasks"][0]
+    task["output_type"]["quantile"]["value"]["minimum"] = minimum
+    write(folder, config)
+    with pytest.raises(ValueError, match=r"quantile: minimum must be a number, found"):
+        open_hub(folder)
