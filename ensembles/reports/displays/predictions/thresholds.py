@@ -310,7 +310,7 @@ def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, C
 def _points(margins: Float64) -> Float64:
     """Thresholds between neighboring margins, and at 0 and 1."""
     values = np.unique(np.concatenate([[0.0], margins, [1.0]]))
-    middles = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
+    middles: Float64 = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
     if len(middles) <= MOST_POINTS:
         return middles
     # Half of them divide the rows evenly, and half the thresholds.
