@@ -292,7 +292,7 @@ def _check_thresholds(thresholds: Any, labels: Sequence[Any]) -> Float64:
             f"thresholds must be a positive number for each of the classes {labels}: "
             f"found {shares.tolist()}"
         )
-    return shares / shares.sum()
+    return np.asarray(shares / shares.sum())
 
 
 def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, Counts]:
