@@ -91,7 +91,7 @@ def metric_of(scoring: Any, *, is_classifier: bool) -> Metric:
     name = (
         scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
     )
-    text = name.removeprefix("neg_")
+    text = "score" if name == "<lambda>" else name.removeprefix("neg_")
     return Metric(METRICS.get(text, text.replace("_", " ")), name.startswith("neg_"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -291,7 +292,7 @@ def _check_thresholds(thresholds: Any, labels: Sequence[Any]) -> Float64:
             f"thresholds must be a positive number for each of the classes {labels}: "
             f"found {shares.tolist()}"
         )
-    return shares / shares.sum()
+    return np.asarray(shares / shares.sum())
 
 
 def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, Counts]:
@@ -309,7 +310,7 @@ def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, C
 def _points(margins: Float64) -> Float64:
     """Thresholds between neighboring margins, and at 0 and 1."""
     values = np.unique(np.concatenate([[0.0], margins, [1.0]]))
-    middles = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
+    middles: Float64 = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
     if len(middles) <= MOST_POINTS:
         return middles
     # Half of them divide the rows evenly, and half the thresholds.
@@ -332,9 +333,7 @@ def _scores(
     mean = FittedCombiner(COMBINERS["mean"], {}, outputs)
     score = ScorerScore(out_of_fold, mean, scoring)
     one_hot = np.eye(len(outputs.classes[0]))
-    return np.array(
-        [
-            score.evaluate([one_hot[np.where(margins > point, column, rivals)]])
-            for point in points
-        ]
-    )
+    labels = [np.where(margins > point, column, rivals) for point in points]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that are never true or predicted
+        return np.array([score.evaluate([one_hot[codes]]) for codes in labels])
