@@ -14,6 +14,7 @@ from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.scorer import ScorerScore
+from ensembles.predictions.thresholds.learning import check_thresholds
 from ensembles.reports.displays.display import Display, as_json, finite_or_nan
 from ensembles.reports.displays.figures import (
     BLUE,
@@ -212,7 +213,8 @@ class ThresholdDisplay(Display):
         if label not in labels:
             raise ValueError(f"pos_label must be one of {labels}, found {label!r}")
         column = labels.index(label)
-        shares = _check_thresholds(thresholds, labels)
+        given = check_thresholds(thresholds, outputs)
+        shares = given[0] if given else np.full(len(labels), 1 / len(labels))
         margins, rivals = _margins(out_of_fold.stacks[0][0], shares, column)
         points = _points(margins)
         curves = {
@@ -225,8 +227,8 @@ class ThresholdDisplay(Display):
             points,
             curves,
             label=str(label),
-            chosen=None if thresholds is None else float(shares[column]),
-            default=1 / len(labels) if len(labels) == 2 or thresholds is None else None,
+            chosen=float(shares[column]) if given else None,
+            default=1 / len(labels) if len(labels) == 2 or not given else None,
         ).plot(ax)
 
     @property
@@ -280,19 +282,6 @@ class ThresholdDisplay(Display):
         ax.set_ylabel("score")
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         clear_spines(ax)
-
-
-def _check_thresholds(thresholds: Any, labels: Sequence[Any]) -> Float64:
-    """Thresholds of all classes, with sum 1."""
-    if thresholds is None:
-        return np.full(len(labels), 1 / len(labels))
-    shares = np.asarray(thresholds, np.float64)
-    if shares.shape != (len(labels),) or not ((shares > 0) & np.isfinite(shares)).all():
-        raise ValueError(
-            f"thresholds must be a positive number for each of the classes {labels}: "
-            f"found {shares.tolist()}"
-        )
-    return np.asarray(shares / shares.sum())
 
 
 def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, Counts]:
