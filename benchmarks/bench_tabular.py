@@ -54,6 +54,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "command": measuring.command(),
         "machine": measuring.machine(),
+        "n_splits": options.splits,
         "sets": [described(*pair) for pair in zip(sets, paths, strict=True)],
         "results": {},
     }
