@@ -207,8 +207,6 @@ class CascadeClassifier(EnsembleClassifier):
     calibrate = None
     on_error = "raise"
 
-    thresholds = None  # not a parameter: the gap of two probabilities decides
-
     def __init__(
         self,
         estimators: Any,

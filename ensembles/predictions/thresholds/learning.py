@@ -63,9 +63,7 @@ def supports_thresholds(scoring: Any, outputs: OutputSpec) -> bool:
         return False
     if outputs.multioutput:
         return outputs.multilabel and scoring == "f1_macro"
-    return (
-        isinstance(scoring, str) and scoring in METRICS and len(outputs.classes[0]) > 1
-    )
+    return isinstance(scoring, str) and scoring in METRICS
 
 
 def check_thresholds(thresholds: Any, outputs: ClassOutputs) -> list[Float64] | None:

@@ -9,6 +9,8 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.predictions.thresholds.sweep_loops import maximize, score_factors
 
+MAX_PASSES = 20  # over all classes; two or three usually suffice
+
 
 class LabelScore(NamedTuple):
     """Score of predicted labels, for true labels that may be uncertain.
@@ -64,7 +66,13 @@ class LabelScore(NamedTuple):
         return float(score)
 
 
-def best_factors(y_proba: Float64, score: LabelScore) -> tuple[Float64, float]:
+def best_factors(
+    y_proba: Float64,
+    score: LabelScore,
+    start: Float64 | None = None,
+    *,
+    max_passes: int = MAX_PASSES,
+) -> tuple[Float64, float]:
     """Factor of each class for which the largest products score best.
 
     Parameters
@@ -73,21 +81,26 @@ def best_factors(y_proba: Float64, score: LabelScore) -> tuple[Float64, float]:
         Class probabilities.
     score : LabelScore
         Score to maximize.
+    start : ndarray of shape (n_classes,) or None, default=None
+        Initial factors. None means equal factors or, with several classes, those in
+        the inverse ratio of the class sizes if they score better.
+    max_passes : int, default=20
+        Largest number of sweeps of each class.
 
     Returns
     -------
     factors : ndarray of shape (n_classes,)
-        The maximum with two classes; with more, the better of the local maxima from
-        each of the ``starts``. Equal factors are kept where no others score better.
+        The maximum with two classes, a local maximum with more. Initial factors are
+        kept where no others score better.
     score : float
         Score with these factors.
     """
     y_proba = np.ascontiguousarray(y_proba, np.float64)
-    tried = []
-    for factors in score.starts():
-        value = maximize(
-            *(y_proba, factors, score.label_weights, score.row_weights),
-            *(score.positive, score.metric),
-        )
-        tried.append((factors, float(value)))
-    return max(tried, key=lambda factors_and_score: factors_and_score[1])
+    if start is None:
+        start = max(score.starts(), key=lambda row: score.at_factors(y_proba, row))
+    factors = np.array(start)
+    value = maximize(
+        *(y_proba, factors, score.label_weights, score.row_weights),
+        *(score.positive, score.metric, max_passes),
+    )
+    return factors, float(value)

@@ -15,16 +15,18 @@ TIE = 1e-12  # scores that differ less are equal, up to the rounding of their su
 RESOLUTION = 1e-12
 
 
-MAX_PASSES = 20  # over all classes; two or three usually suffice
+TOLERANCE = 1e-5  # least gain of a pass over all classes for another; far below noise
 
 
 @compiled
-def maximize(y_proba, factors, label_weights, row_weights, positive, metric):
+def maximize(
+    y_proba, factors, label_weights, row_weights, positive, metric, max_passes
+):
     """Change the factors of the classes, in place, so that the labels score best.
 
     Sweeps the factor of one class after another over all values that change a
-    prediction, until no sweep improves the score. With two classes, the first sweep
-    finds the maximum; with more, a local maximum.
+    prediction, until sweeps of all improve the score by less than `TOLERANCE`. With two
+    classes, the first sweep finds the maximum; with more, a local maximum.
 
     Parameters
     ----------
@@ -40,6 +42,8 @@ def maximize(y_proba, factors, label_weights, row_weights, positive, metric):
         Class whose score is `F1`; other scores ignore it.
     metric : int
         Score, e.g. `ACCURACY`.
+    max_passes : int
+        Largest number of sweeps of each class.
 
     Returns
     -------
@@ -49,10 +53,10 @@ def maximize(y_proba, factors, label_weights, row_weights, positive, metric):
     n_rows, n_classes = y_proba.shape
     margins, rivals = np.empty(n_rows), np.empty(n_rows, np.int64)
     best = score_factors(y_proba, factors, label_weights, row_weights, positive, metric)
-    for _ in range(MAX_PASSES):
+    for _ in range(max_passes):
         before = best
         # The factor of the first of two classes changes what the second changes.
-        for k in range(1 if n_classes == 2 else 0, n_classes):
+        for k in range(1 if n_classes <= 2 else 0, n_classes):
             compute_margins(y_proba, factors, k, margins, rivals)
             order = np.argsort(margins)
             score, low, high = sweep_class(
@@ -74,16 +78,16 @@ def maximize(y_proba, factors, label_weights, row_weights, positive, metric):
                     factors[k] = 3 * low
                 else:
                     factors[k] = np.sqrt(low) * np.sqrt(high)
-        if n_classes == 2 or best <= before + TIE:
+        if n_classes == 2 or best < before + TOLERANCE:
             break
     return best
 
 
 @compiled
-def maximize_with_each(
-    sums, stack, members, starts, label_weights, row_weights, positive, metric, out
+def score_with_each(
+    sums, stack, members, factors, label_weights, row_weights, positive, metric, out
 ):
-    """Best score of a mean of probabilities, with each member added to it.
+    """Score of a mean of probabilities, with each member added to it.
 
     Parameters
     ----------
@@ -93,22 +97,30 @@ def maximize_with_each(
         Class probabilities of the members.
     members : ndarray of indices
         Members to add, each by itself.
-    starts : ndarray of shape (n_starts, n_classes)
-        Initial factors, tried one after another.
+    factors : ndarray of shape (n_classes,), positive
+        Factors of the classes.
     label_weights, row_weights, positive, metric
         As in `maximize`.
     out : ndarray of the shape of ``members``
-        Output: best score with each of these members.
+        Output: score with each of these members.
     """
+    n_rows, n_classes = sums.shape
+    actual = np.zeros(n_classes)
+    for r in range(n_rows):
+        for j in range(n_classes):
+            actual[j] += label_weights[r, j]
     for i in range(members.size):
-        y_proba = sums + stack[members[i]]
-        out[i] = -np.inf
-        for s in range(starts.shape[0]):
-            factors = starts[s].copy()
-            score = maximize(
-                y_proba, factors, label_weights, row_weights, positive, metric
-            )
-            out[i] = max(out[i], score)
+        y_proba = stack[members[i]]
+        hits, predicted = np.zeros(n_classes), np.zeros(n_classes)
+        for r in range(n_rows):
+            largest, label = -1.0, 0
+            for j in range(n_classes):
+                value = (sums[r, j] + y_proba[r, j]) * factors[j]
+                label = j if value > largest else label
+                largest = value if value > largest else largest
+            hits[label] += label_weights[r, label]
+            predicted[label] += row_weights[r]
+        out[i] = score_counts(hits, predicted, actual, positive, metric)
 
 
 @compiled

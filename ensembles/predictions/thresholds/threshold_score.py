@@ -13,7 +13,7 @@ from ensembles.predictions.members.outputs import Predictions
 from ensembles.predictions.metrics.scorer import RunningSums, ScorerScore
 from ensembles.predictions.thresholds.learning import label_scores
 from ensembles.predictions.thresholds.sweep import best_factors
-from ensembles.predictions.thresholds.sweep_loops import maximize_with_each
+from ensembles.predictions.thresholds.sweep_loops import score_with_each
 
 
 class ThresholdScore(ScorerScore):
@@ -53,6 +53,9 @@ class ThresholdScore(ScorerScore):
         return float(np.mean([best_factors(*pair)[1] for pair in pairs]))
 
 
+EACH_ROUND = 8  # thresholds change in each of so many rounds, then once in so many
+
+
 class MeanThresholdScore(ThresholdScore):
     """Score of mean probabilities at their best thresholds, for greedy selection.
 
@@ -72,9 +75,13 @@ class MeanThresholdScore(ThresholdScore):
         super().__init__(out_of_fold, combiner, scoring)
         self.stacks = [np.ascontiguousarray(stack) for stack in out_of_fold.stacks]
         self.running_sums = list(map(RunningSums, self.stacks))
+        self.factors = [score.starts()[-1] for score in self.label_scores]
 
     def gains(self, counts: Counts, members: Counts) -> Float64:
         """Scores after one more copy of each of ``members``.
+
+        Members are added at the thresholds that are best before, so that no sweep is
+        needed for each: weights and thresholds are improved in turn.
 
         Parameters
         ----------
@@ -86,15 +93,25 @@ class MeanThresholdScore(ThresholdScore):
         Returns
         -------
         ndarray of the shape of ``members``
+            If all counts are zero, the scores at the best thresholds of each member.
         """
+        if not counts.any():
+            return np.array([self(weights) for weights in np.eye(len(counts))[members]])
         gains = np.zeros(len(members))
-        outputs = zip(self.stacks, self.running_sums, self.label_scores, strict=True)
-        for stack, running_sums, score in outputs:
+        for output, (stack, score) in enumerate(
+            zip(self.stacks, self.label_scores, strict=True)
+        ):
+            sums = self.running_sums[output].update(counts)
+            # From the thresholds of an earlier round, one pass suffices, and the later
+            # a round, the less they change.
+            factors, size = self.factors[output], counts.sum()
+            if size <= EACH_ROUND or size % EACH_ROUND == 0:
+                factors, _ = best_factors(sums, score, factors, max_passes=1)
+                self.factors[output] = factors
             values = np.empty(len(members))
-            maximize_with_each(
-                *(running_sums.update(counts), stack, members, score.starts()),
-                *(score.label_weights, score.row_weights),
-                *(score.positive, score.metric, values),
+            score_with_each(
+                *(sums, stack, members, factors, score.label_weights),
+                *(score.row_weights, score.positive, score.metric, values),
             )
             gains += values / len(self.stacks)
         return gains

@@ -31,7 +31,11 @@ Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())
 TREE = ("tree", DecisionTreeClassifier(max_depth=4, random_state=0))
 LR = ("lr", LogisticRegression())
-LEARNED = {"rule": "mean", "weights": "greedy"}, {}, {"weights": None}
+LEARNED: tuple[dict[str, Any], ...] = (
+    {"rule": "mean", "weights": "greedy"},
+    {},
+    {"weights": None},
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:selection .* did not beat the best")
 
@@ -39,9 +43,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:selection .* did not beat the be
 @pytest.fixture(scope="module")
 def rare() -> Data:
     """Training rows, then test rows; one in ten is of the second class."""
-    return make_classification(
+    X, y = make_classification(
         1500, 6, n_informative=4, weights=[0.9], flip_y=0.02, random_state=0
     )
+    return X, y
 
 
 @pytest.mark.parametrize("params", LEARNED)
@@ -121,17 +126,24 @@ def test_integer_weights_are_repeated_rows(scoring: str) -> None:
 
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("scoring", ["balanced_accuracy", "f1_macro"])
-def test_gains_are_the_scores_of_weights(n_classes: int, scoring: str) -> None:
-    held = classes_held(1, 5, 80, n_classes, "tenths", "whole")
+def test_gains_are_scores_at_thresholds_of_the_weights(
+    n_classes: int, scoring: str
+) -> None:
+    held = classes_held(1, 5, 80, n_classes, "plain", "whole")
     combiner = FittedCombiner(MEAN, {}, held.outputs)
-    fast, plain = (
-        kind(held, combiner, scoring) for kind in (MeanThresholdScore, ThresholdScore)
-    )
-    for counts in ([0, 0, 0, 0, 0], [1, 0, 2, 0, 0], [0, 0, 1, 0, 0]):
-        gains = fast.gains(np.array(counts), np.arange(5))
-        added = np.array(counts) + np.eye(5)
-        expected = [plain(row / row.sum()) for row in added]
-        assert gains == pytest.approx(expected, abs=1e-12)
+    fast = MeanThresholdScore(held, combiner, scoring)
+    plain = ThresholdScore(held, combiner, scoring)
+    alone = fast.gains(np.zeros(5, np.int64), np.arange(5))
+    assert alone.tolist() == [plain(weights) for weights in np.eye(5)]
+    counts = np.array([1, 0, 2, 0, 0])
+    gains = fast.gains(counts, np.arange(5))
+    for member, gain in enumerate(gains):
+        added = counts + np.eye(5, dtype=int)[member]
+        sums = np.tensordot(added, held.stacks[0], 1)
+        (score,), (factors,) = fast.label_scores, fast.factors
+        assert gain == pytest.approx(score.at_factors(sums, factors), abs=1e-12)
+        if n_classes == 2:  # a sweep finds the maximum
+            assert gain <= plain(added / added.sum()) + 1e-12
 
 
 def test_each_label_of_several_has_thresholds_for_the_macro_average() -> None:
@@ -218,3 +230,14 @@ def test_rows_that_cannot_be_divided_are_named() -> None:
     single = OutOfFold([held.stacks[0]], held.y, held.outputs, None)
     with pytest.warns(UserWarning, match="2 rows cannot be divided into folds"):
         cross_fit_thresholds([held.stacks[0][0]], single, "accuracy")
+
+
+@pytest.mark.parametrize("scoring", ["balanced_accuracy", "mcc", "accuracy"])
+def test_a_single_class_has_the_threshold_one(scoring: str) -> None:
+    X = np.arange(40.0).reshape(20, 2)
+    ensemble = EnsembleClassifier([NB, TREE], scoring=scoring, weights=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns of a single label
+        ensemble.fit(X, np.ones(20, int))
+    assert ensemble.thresholds_.tolist() == [1.0]
+    assert ensemble.predict(X).tolist() == [1] * 20
