@@ -206,7 +206,7 @@ def outcome(case: Case, way: Way, parts: Any, folder: str) -> dict[str, float]:
     labels = ensemble.predict(X_test)
     changed = float((prediction.labels != labels).mean())
     assert way.margin == "auto" or changed == 0
-    n_members = np.count_nonzero(cascade.weights_)
+    n_members = int(np.count_nonzero(cascade.weights_))
     return {
         "n_members": len(cascade.weights_),
         "n_used": n_members,

@@ -28,7 +28,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"Checked before: {facts['checked']} published numbers of official ensembles "
         "and equal blends agree to three digits. A round takes "
-        f"{facts['seconds']['per round']:.2f} s, weights included.",
+        f"{facts['seconds']['per round']:.2f} s of CPU time, weights included.",
         "",
     ]
     for name, season in facts["seasons"].items():

@@ -11,8 +11,6 @@ import recording
 from prediction_sets import DataSet
 from recording import Recording
 
-from ensembles.predictions.fitting.log_pool_weights import FLOOR
-
 CLOSE = 1e-12
 
 
@@ -46,7 +44,7 @@ def _check_means(one: DataSet, split: Recording) -> int:
     _same(one, getattr(convex, asked)(split.test).ravel(), share.ravel())
     if one.classes:
         pool = fitted("ours, log_pool, free")
-        floor = FLOOR / test.shape[2]
+        floor = pool.rule_params_["floor"]
         power = np.tensordot(pool.weights_, np.log(np.maximum(test, floor)), 1)
         power += pool.intercept_
         power = np.exp(power - power.max(axis=1, keepdims=True))

@@ -247,7 +247,8 @@ def checked() -> int:
     X, y = make_classification(n_train, 20, n_informative=6, random_state=0, **params)
     fitted = EnsembleClassifier(balanced_members()).fit(X, y)
     said = np.array([member.predict_proba(X) for member in fitted.estimators_])
-    logs = np.tensordot(fitted.weights_, np.log(np.maximum(said, 1e-5)), 1)
+    floor = fitted.rule_params_["floor"]
+    logs = np.tensordot(fitted.weights_, np.log(np.maximum(said, floor)), 1)
     logs += fitted.intercept_
     expected = np.exp(logs - logs.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)

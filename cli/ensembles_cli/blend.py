@@ -39,7 +39,7 @@ EQUAL = ("equal", "uniform", "none")
         "Metric of the table, and of selections such as greedy: log_loss, brier_score, "
         "roc_auc, accuracy, balanced_accuracy, f1, f1_macro, mcc, rmse, mae, r2, or "
         "another scorer of scikit-learn.  [default: log_loss of probabilities, "
-        "mean_squared_error of values]"
+        "mean_squared_error of values, weighted interval score of quantiles]"
     ),
 )
 @click.option(
@@ -171,6 +171,11 @@ EQUAL = ("equal", "uniform", "none")
     ),
 )
 @click.option(
+    "--labels",
+    is_flag=True,
+    help="Write the predicted labels to OUT, with learned thresholds if there are any.",
+)
+@click.option(
     "--seed",
     type=int,
     default=0,
@@ -197,6 +202,7 @@ def command(
     ids: tuple[str, ...],
     test_dir: Path | None,
     out: Path | None,
+    labels: bool,
     seed: int,
     plot: Path | None,
     force: bool,
@@ -255,8 +261,8 @@ def command(
             as_json=as_json,
         )
         return
-    if (test_dir is not None or target is None) and out is None:
-        raise click.UsageError("--test-dir, or no --target, requires -o")
+    if (test_dir is not None or labels or target is None) and out is None:
+        raise click.UsageError("--test-dir, --labels, or no --target, requires -o")
     for path in filter(None, (out, plot)):
         check_absent(path, force=force, folder=False)
     if out is not None:
@@ -279,7 +285,7 @@ def command(
     )
     notes = blended.notes
     if out is not None:
-        notes += blended.apply(tests, out, force=force)
+        notes += blended.apply(tests, out, labels=labels, force=force)
     if plot is not None:
         draw_weights(blended, scoring, plot, force=force)
     print_blend(blended, scoring, out, tests, notes, as_json)

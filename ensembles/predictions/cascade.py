@@ -148,6 +148,8 @@ class CascadeClassifier(EnsembleClassifier):
     changed_share_ : float or None
         Share of the out-of-fold rows whose label differs from that of all members;
         cross-fitted as ``mean_members_``. 0 without a margin.
+    rule_params_ : dict
+        Parameters of the rule: ``rule_params``, and the floor of a learned pool.
     intercept_ : ndarray of shape (n_classes,), a list of such, or None
         Intercepts of a learned pool, as in `EnsembleClassifier`.
     oof_ : ndarray of shape (n_members, n_samples, n_classes), a list of such, or None
@@ -204,8 +206,6 @@ class CascadeClassifier(EnsembleClassifier):
     # Parameters of the ensemble that a cascade does not have.
     calibrate = None
     on_error = "raise"
-
-    thresholds = None  # not a parameter: the gap of two probabilities decides
 
     def __init__(
         self,

@@ -120,6 +120,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     weights_ : ndarray of shape (n_members,)
         Weights of the members; given weights of ``"log_pool"`` are divided by their
         sum.
+    rule_params_ : dict
+        Parameters of the rule: ``rule_params``, and the floor of a learned pool.
     intercept_ : ndarray of shape (n_classes,), a list of such, or None
         Intercepts that a learned pool adds to the logarithm of each class; None if no
         pool is learned.
@@ -345,6 +347,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         outputs: Any = fit.combiner.outputs
         classes, intercepts = outputs.classes, fit.combiner.intercepts
         self.classes_: Any = classes if outputs.multioutput else classes[0]
+        self.rule_params_: Any = fit.combiner.params
         self.intercept_: Any = intercepts
         if intercepts is not None and len(intercepts) == 1:
             self.intercept_ = intercepts[0]

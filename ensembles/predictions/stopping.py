@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -185,8 +185,7 @@ class Cascade:
 
     @property
     def _outputs(self) -> ClassOutputs:
-        outputs: Any = self.combiner.outputs
-        return outputs
+        return cast(ClassOutputs, self.combiner.outputs)
 
     @property
     def shares(self) -> Float64:

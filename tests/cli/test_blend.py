@@ -127,8 +127,21 @@ def test_without_a_target_files_are_blended_with_given_weights(blend: Blend) -> 
     result = run.invoke(cli, ["blend", *files])
     assert result.exit_code == 2
     assert "requires -o" in result.stderr
-    result = run.invoke(cli, ["blend", *files, "--weights", "greedy", "-o", "x.csv"])
-    assert "--target" in result.stderr
+    for option in ("--weights=greedy", "--groups=site", "--metric=auc"):
+        result = run.invoke(cli, ["blend", *files, option, "-o", "x.csv"])
+        assert result.exit_code == 1
+        assert "--target" in result.stderr
+
+
+def test_labels_are_written_with_thresholds(blend: Blend) -> None:
+    options = ("--metric", "f1_macro", "--rule", "mean", "--weights", "equal")
+    result = blend(*options, "--cv", "2", "--labels", "-o", "labels.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "threshold: no" in result.stdout
+    labels = pl.read_csv("labels.csv")
+    assert labels.columns == ["id", "label"]
+    assert set(labels["label"]) == {"no", "yes"}
+    assert "requires -o" in blend("--labels").stderr
 
 
 def test_the_picture_has_the_weights_and_scores(blend: Blend) -> None:

@@ -61,7 +61,7 @@ def cascade_of(
         stack = np.eye(n_classes)[stack.argmax(axis=2)] == 1
     outputs = ClassOutputs([np.arange(n_classes)], False, False, False, "error")
     if rng.random() < 0.5:
-        outputs = outputs._replace(thresholds=[rng.dirichlet(np.ones(n_classes))])
+        outputs = outputs._replace(thresholds=[rng.dirichlet(np.full(n_classes, 4))])
     combiner = FittedCombiner(resolve_combiner(rule), {}, outputs)
     if combiner.combiner.weight_sum_matters and rng.random() < 0.5:
         combiner = FittedCombiner(

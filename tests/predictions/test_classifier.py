@@ -86,9 +86,8 @@ def test_a_pools_history_has_its_weights_equal_ones_and_the_best_member(
     ensemble = EnsembleClassifier([NB, TREE, NEAR]).fit(X, y)
     learned, equal, best = ensemble.history_
     assert learned.weights.tolist() == ensemble.weights_.tolist()
-    pooled = COMBINERS["log_pool"](
-        ensemble.oof_, ensemble.weights_, intercept=ensemble.intercept_
-    )
+    known = {"intercept": ensemble.intercept_, **ensemble.rule_params_}
+    pooled = COMBINERS["log_pool"](ensemble.oof_, ensemble.weights_, **known)
     assert learned.score == pytest.approx(-log_loss(y, pooled))
     assert equal.weights.tolist() == [1 / 3] * 3
     assert best.score == pytest.approx(ensemble.scores_.max())
@@ -279,7 +278,7 @@ def test_samples_that_no_split_holds_out_are_not_learned_from(iris: Data) -> Non
     ensemble = EnsembleClassifier([NB, TREE], cv=TimeSeriesSplit(4)).fit(X, y)
     unknown = np.isnan(ensemble.oof_).all(axis=(0, 2))
     assert unknown.nonzero()[0].tolist() == list(range(30))
-    known = {"intercept": ensemble.intercept_}
+    known = {"intercept": ensemble.intercept_, **ensemble.rule_params_}
     pooled = COMBINERS["log_pool"](ensemble.oof_[:, 30:], ensemble.weights_, **known)
     assert ensemble.history_[0].score == pytest.approx(-log_loss(y[30:], pooled))
     assert ensemble.oof_score_ == pytest.approx(ensemble.history_[0].score, abs=0.05)
@@ -290,7 +289,7 @@ def test_sample_weights_go_with_the_samples_that_are_held_out(iris: Data) -> Non
     weight = 0.5 + np.arange(150.0) % 4
     ensemble = EnsembleClassifier([NB, TREE], cv=TimeSeriesSplit(4))
     ensemble.fit(X, y, sample_weight=weight)
-    known = {"intercept": ensemble.intercept_}
+    known = {"intercept": ensemble.intercept_, **ensemble.rule_params_}
     pooled = COMBINERS["log_pool"](ensemble.oof_[:, 30:], ensemble.weights_, **known)
     expected = -log_loss(y[30:], pooled, sample_weight=weight[30:])
     assert ensemble.history_[0].score == pytest.approx(expected)

@@ -121,7 +121,7 @@ def _print(blended: HubBlend, path: Path | None) -> None:
 
 def _learned(blended: HubBlend) -> str:
     if not blended.scores:
-        return "No outcome of an earlier round is known, so weights are equal."
+        return "No outcome of an earlier round is known: weights are equal."
     return (
         f"Scores are of the known outcomes of {blended.n_earlier} earlier rounds, each "
         "blended with weights from the rounds before it; lower is better."

@@ -6,7 +6,7 @@ import math
 import mmap
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -143,25 +143,12 @@ def align(
         notes += [f"{names[member]}: {note}" for note in (*file.notes, *report.notes)]
         if missing == "error" and not report.present.all():
             raise _missing_error(file, index, report)
+    aligned = AlignedPredictions(
+        names, index.ids, y, mapping.kind, columns, stack, present, notes
+    )
     combine = np.all if missing == "drop" else np.any
     kept = np.asarray(combine(present, axis=0))
-    if not kept.any():
-        raise ValueError(
-            f"no row has predictions of {'all' if missing == 'drop' else 'any'} "
-            f"members: {_counts(names, present)}; pass missing='member' "
-            "(--missing member) to use the rows that a part of them has"
-        )
-    ids = index.ids
-    if not kept.all():
-        notes.append(
-            f"{int((~kept).sum())} of {len(kept)} rows are left out, because members "
-            f"lack them: {_counts(names, present)}"
-        )
-        stack, present = _without_rows(stack, kept), present[:, kept]
-        ids, y = ids.filter(kept.tolist()), None if y is None else y[kept]
-    return AlignedPredictions(
-        names, ids, y, mapping.kind, columns, stack, present, notes
-    )
+    return aligned if kept.all() else _without_rows(aligned, kept, missing)
 
 
 def _typed_as_classes(y: Any, classes: Any) -> Any:
@@ -316,10 +303,32 @@ def release_memory(stack: Float64) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def _without_rows(stack: Float64, kept: Array) -> Float64:
+def _without_rows(
+    aligned: AlignedPredictions, kept: Array, missing: str
+) -> AlignedPredictions:
+    """Leave out rows that members lack, with a note."""
+    counts = _counts(aligned.names, aligned.present)
+    if not kept.any():
+        raise ValueError(
+            f"no row has predictions of {'all' if missing == 'drop' else 'any'} "
+            f"members: {counts}; pass missing='member' (--missing member) to use the "
+            "rows that a part of them has"
+        )
+    note = (
+        f"{int((~kept).sum())} of {len(kept)} rows are left out, because members lack "
+        f"them: {counts}"
+    )
+    stack = aligned.stack
     smaller = _empty_stack((len(stack), int(kept.sum()), stack.shape[2]))
     for plane, source in zip(smaller, stack, strict=True):
         np.compress(kept, source, axis=0, out=plane)
         release_memory(stack)
         release_memory(smaller)
-    return smaller
+    return replace(
+        aligned,
+        ids=aligned.ids.filter(kept.tolist()),
+        y=None if aligned.y is None else aligned.y[kept],
+        stack=smaller,
+        present=aligned.present[:, kept],
+        notes=[*aligned.notes, note],
+    )

@@ -42,6 +42,7 @@ def apply_ensemble(
     columns: Any,
     missing: str,
     normalize: bool,
+    labels: str | None,
     force: bool,
 ) -> tuple[str, ...]:
     """Combine prediction files by a fitted ensemble, and write the result.
@@ -61,9 +62,12 @@ def apply_ensemble(
     columns : ndarray of shape (n_columns,)
         Sorted classes, names of values, or levels of quantiles.
     missing : {"error", "drop", "member"}
-        How rows are handled that a member lacks.
+        How to handle rows that a member lacks.
     normalize : bool
         Whether probabilities are divided by their sum in each row.
+    labels : str or None
+        Name of a column with predicted labels, which is written instead of the
+        predictions; None writes the predictions.
     force : bool
         Whether an existing file is replaced.
 
@@ -74,7 +78,10 @@ def apply_ensemble(
     """
     path = Path(out)
     check_absent(path, force=force, folder=False)
-    format_of(path)
+    if format_of(path).name in ("npy", "npz") and labels and columns.dtype.kind in "US":
+        raise ValueError(
+            f"{path} must be a csv, tsv or parquet file to have text labels"
+        )
     aligned = align(
         files,
         target,
@@ -93,13 +100,18 @@ def apply_ensemble(
         _check_order(files, aligned.ids)
     written = _output_columns(files[0], kind, columns)
     ids = _typed_ids(files, aligned.ids)
+    names = list(written) if labels is None else [labels]
     n_equal = 0
-    with open_prediction_writer(path, ids.columns, list(written), force=force) as add:
+    with open_prediction_writer(path, ids.columns, names, force=force) as add:
         for rows in _blocks(aligned):
             predictions, n_of_block = _combine(ensemble, aligned, rows)
-            n_equal += n_of_block
-            add(ids.slice(rows[0], len(rows)), predictions[:, list(written.values())])
+            values = predictions[:, list(written.values())]
+            if labels is not None:
+                outputs = ensemble._fitted_combiner.outputs
+                values = outputs.to_targets([predictions])[:, None]
+            add(ids.slice(rows[0], len(rows)), values)
             release_memory(aligned.stack)
+            n_equal += n_of_block
     notes = list(aligned.notes)
     if n_equal:
         notes.append(

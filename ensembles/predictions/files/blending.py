@@ -69,7 +69,7 @@ class Blend:
     n_judged : int
         Number of rows that the scores are computed on.
     missing : {"error", "drop", "member"}
-        How rows are handled that a member lacks.
+        How to handle rows that a member lacks.
     normalize : bool
         Whether probabilities are divided by their sum in each row.
     notes : tuple of str
@@ -125,6 +125,7 @@ class Blend:
         files: Sequence[Path | PredictionFile] | None,
         out: Path,
         *,
+        labels: bool = False,
         force: bool = False,
     ) -> tuple[str, ...]:
         """Blend other files with the learned weights, and write the result.
@@ -139,6 +140,9 @@ class Blend:
         out : path
             File to write: ``.csv``, ``.tsv``, ``.parquet``, ``.npy`` or ``.npz``, with
             the identifiers of the rows and a column for each class, value or level.
+        labels : bool, default=False
+            Whether to write the predicted labels in a single column instead, with
+            learned thresholds if there are any.
         force : bool, default=False
             Whether an existing file is replaced.
 
@@ -154,6 +158,9 @@ class Blend:
         FileExistsError
             If ``out`` exists, without ``force``.
         """
+        if labels and self.kind != "probabilities":
+            raise ValueError(f"labels need class probabilities, found {self.kind}")
+        name = "label" if self.target is None else self.target.name
         opened = self.files
         if files is not None:
             if len(files) != len(self.files):
@@ -171,6 +178,7 @@ class Blend:
             columns=self.columns,
             missing=self.missing,
             normalize=self.normalize,
+            labels=name if labels else None,
             force=force,
         )
 
@@ -309,6 +317,8 @@ def blend(
         "random_state": random_state,
     }
     if target is None:
+        if groups is not None or time is not None:
+            raise ValueError("groups and time are columns of the target (--target)")
         mapping = map_columns(
             members, None, missing_class=missing_class, classes=None, kind=kind
         )
@@ -377,6 +387,8 @@ def _unscored(
     normalize: bool,
 ) -> Blend:
     """Blend with equal or given weights, without true values."""
+    if params["scoring"] is not None:
+        raise ValueError("target must be given to score a blend (--target)")
     if isinstance(params["weights"], str) or params["calibrate"] is not None:
         raise ValueError(
             "target must be given to learn weights or calibration: pass the true "

@@ -109,8 +109,16 @@ def map_columns(
 
 
 def _check_no_target(files: Sequence[PredictionFile], target: Target) -> None:
-    """Raise if a file has the true values among its predictions."""
+    """Raise if a file has true values or identifiers among its predictions."""
     for file in files:
+        shared = [n for n in target.ids.columns if n in file.value_names]
+        if shared and file.has_names and file.layout == "wide":
+            raise ValueError(
+                f"{file.path} has {shared[0]!r}, which {target.path} has too, among "
+                f"its predictions; pass ids=[{shared[0]!r}] (--id {shared[0]}) if it "
+                "identifies rows, or columns= (--columns) to choose the columns with "
+                "predictions"
+            )
         if target.name in file.value_names and len(file.value_names) > 1:
             raise ValueError(
                 f"{file.path} has {target.name!r}, the column of the true values, "

@@ -23,12 +23,15 @@ OUTPUT_KINDS = {
     "point": "values",
 }
 ID_NAME = re.compile(
-    r"(.*[_\W])?(index|idx|key|row|rows|uuid|guid|ids?([_\W].*)?)|unnamed: 0|",
+    r"(.*[_\W])?(index|idx|key|row|rows|uuid|guid|ids?([_\W].*)?)"
+    r"|unnamed: 0|__index_level_\d+__|",
     re.IGNORECASE,
 )
 CAMEL_ID = re.compile(r".*[a-z]I[dD]s?")
-INDEX = re.compile(r"|unnamed: 0|index", re.IGNORECASE)  # as pandas writes its index
+# As pandas writes its index.
+INDEX = re.compile(r"|unnamed: 0|index|__index_level_\d+__", re.IGNORECASE)
 SEPARATORS = "_-.: ("
+FEWEST_IDS = 3  # rows that are examined for identifiers
 LEVEL_DIGITS = 6  # levels are stored as float32 too
 
 
@@ -189,6 +192,8 @@ def wide_layout(
     names = [n for n in table.names if n in table.numbers and n not in ids]
     if columns is None:
         names = [name for name in names if not INDEX.fullmatch(name)] or names
+        if not ids:
+            _check_identifiers(table, names)
     for name in ids:
         if name not in table.numbers and quantile_levels([name]) is not None:
             raise ValueError(
@@ -218,6 +223,27 @@ def wide_layout(
     else:
         kind = _kind_of_values(table.head.select(names).to_numpy())
     return WideLayout(tuple(ids), kind, tuple(labels), tuple(names), tuple(notes))
+
+
+def _check_identifiers(table: PredictionTable, names: Sequence[str]) -> None:
+    """Raise if one of several columns has a different whole number in each row.
+
+    Averages of such identifiers, of rows matched by position, would be wrong unseen.
+    """
+    values = {name: table.head[name].to_numpy() for name in names}
+    counts = [
+        name
+        for name, column in values.items()
+        if len(column) >= FEWEST_IDS
+        and (column == np.round(column)).all()
+        and len(np.unique(column)) == len(column)
+    ]
+    if table.has_header and 0 < len(counts) < len(names):
+        raise ValueError(
+            f"{table.path}: column {counts[0]!r} has a different whole number in each "
+            f"row; pass ids=[{counts[0]!r}] (--id {counts[0]}) if it identifies rows, "
+            "or columns= (--columns) to choose the columns with predictions"
+        )
 
 
 def _kind_of_values(values: Float64) -> str:

@@ -196,8 +196,15 @@ def _column(
             f"{', '.join(map(repr, target.ids.columns)) or 'no other columns'}"
         )
     shared = [column for column in aligned.ids.columns if column in target.ids.columns]
-    positions = np.arange(len(target.ids))
     if shared:
         index = RowIndex(target.ids.select(shared), str(target.path))
         positions = index.positions(aligned.ids)
-    return target.ids[name].to_numpy()[positions[rows]]
+    else:  # rows are matched by their positions, which are their identifiers
+        positions = aligned.ids["row"].to_numpy().astype(np.int64)
+    values = target.ids[name].fill_null("").to_numpy()[positions[rows]]
+    if (values == "").any():
+        raise ValueError(
+            f"column {name!r} of {target.path} must have a value in each row: "
+            f"{int((values == '').sum())} of {len(values)} have none"
+        )
+    return np.asarray(values, str)

@@ -86,6 +86,6 @@ def mixture_quantiles(stack, shares, levels, slack, out):
                 _mixture_probability(left, stack, shares, unit, levels, True) - level
             )
             out[unit, k] = right
-            if above > slack and left < right:
+            if above > slack:  # otherwise it is reached by a jump
                 share = -below / (above - below)
                 out[unit, k] = left + share * (right - left)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Array, Counts, Float64
 from ensembles.parallel import chunks
 from ensembles.predictions.forecasts.pool import Pool
@@ -15,6 +16,8 @@ from ensembles.predictions.forecasts.quantiles import interpolate_levels, sorted
 from ensembles.predictions.metrics.squared_error import minimize_quadratic
 
 BLOCK = 1 << 21  # numbers per block, over all members
+# Quantiles of a member for which the linear program takes as long as the gradient.
+LARGEST_PROGRAM = 50_000
 
 
 def share_weights(weights: Float64, is_present: Array) -> Float64:
@@ -104,18 +107,39 @@ class PoolScore:
         return part
 
     def __call__(self, weights: Float64) -> float:
-        shares = share_weights(weights, self.is_present)
-        pooled = self.pool.pool(self.stack, shares, self.levels, self.params)
-        return self._score(pooled)
+        return self._score(self._pooled(weights))
 
-    def _score(self, pooled: Float64) -> float:
-        difference = self.y[:, None] - pooled
+    def member_losses(self) -> Float64:
+        """Loss of each member alone; where it is absent, others count equally.
+
+        Returns
+        -------
+        ndarray of shape (n_members, n_units)
+        """
+        equal = self._losses(self._pooled(np.ones(len(self.stack))))
+        return np.where(self.is_present, self._losses(self.stack), equal)
+
+    def _pooled(self, weights: Float64) -> Float64:
+        shares = share_weights(weights, self.is_present)
+        return self.pool.pool(self.stack, shares, self.levels, self.params)
+
+    def _losses(self, quantiles: Float64) -> Float64:
+        difference = self.y[:, None] - quantiles
         losses = np.maximum(self.levels * difference, (self.levels - 1) * difference)
-        return -2 * float(self.unit_shares @ losses.mean(-1))
+        return np.asarray(2 * losses.mean(-1))
+
+    def _score(self, quantiles: Float64) -> float:
+        return -float(self.unit_shares @ self._losses(quantiles))
 
 
 class QuantileMeanScore(PoolScore):
-    """Score of the mean of quantiles: a concave function of the weights."""
+    """Score of the mean of quantiles: a concave function of the weights.
+
+    References
+    ----------
+    Koenker & Bassett (1978), "Regression quantiles", Econometrica 46, for the linear
+    program and its dual.
+    """
 
     unit_axes: ClassVar = {"stack": 1, "filled": 1, "y": 0, "unit_weights": 0}
 
@@ -162,6 +186,40 @@ class QuantileMeanScore(PoolScore):
         return np.asarray(
             -2 / len(self.levels) * np.tensordot(self.filled, slopes, axes=2)
         )
+
+    @property
+    def optimum(self) -> Callable[[], Float64] | None:
+        """Callable that returns the weights with the best score; None for many units.
+
+        With few units the score has too many kinks to follow its gradient, and with
+        many units too few to matter.
+        """
+        return self._solve if self.filled[0].size <= LARGEST_PROGRAM else None
+
+    def _solve(self) -> Float64:
+        """Solve the dual of the linear program, which has a row for each member."""
+        from scipy.optimize import linprog
+
+        n_members = len(self.filled)
+        errors = (self.filled - self.y[:, None]).reshape(n_members, -1)
+        errors = errors / (np.abs(errors).mean() or 1.0)
+        shares = np.repeat(self.unit_shares, len(self.levels))[:, None]
+        levels = np.tile(self.levels, len(self.y))[:, None]
+        slopes = np.hstack([levels - 1, levels]) * (shares / shares.max())
+        result = linprog(
+            np.append(np.zeros(len(slopes)), -1.0),
+            np.hstack([errors, np.ones((n_members, 1))]),
+            np.zeros(n_members),
+            bounds=[*slopes.tolist(), (None, None)],
+        )
+        if result.status != 0:
+            warn_caller(
+                "weights are those of the best member, or equal, because the linear "
+                f"program of the best weights failed: {result.message}"
+            )
+            return np.full(n_members, 1 / n_members)
+        weights = np.maximum(-result.ineqlin.marginals, 0)
+        return np.asarray(weights / weights.sum())
 
 
 class LinearPoolScore(PoolScore):
@@ -244,19 +302,28 @@ def _errors(stack: Float64, y: Float64, levels: Float64) -> Float64:
     return np.where(present, rows, mean)
 
 
-def make_pool_score(pool: Pool, *arguments: Any, **data: Any) -> PoolScore:
-    """Score of the weights of a pool, in the fastest form that it allows.
+def make_objective(score: PoolScore) -> PoolScore:
+    """Score that learned weights maximize, in the fastest form that the pool allows.
 
     Parameters
     ----------
-    pool : Pool
-        Rule of the ensemble.
-    *arguments, **data
-        Further arguments of `PoolScore`.
+    score : PoolScore
+        Score of the pool's forecasts.
 
     Returns
     -------
     PoolScore
+        ``score`` itself, the same score with a gradient, or the negative CRPS.
     """
     kinds = {"quantiles": QuantileMeanScore, "probabilities": LinearPoolScore}
-    return kinds.get(pool.averages or "", PoolScore)(pool, *arguments, **data)
+    kind = kinds.get(score.pool.averages or "")
+    if kind is None:
+        return score
+    return kind(
+        score.pool,
+        score.params,
+        score.levels,
+        stack=score.stack,
+        y=score.y,
+        unit_weights=score.unit_weights,
+    )

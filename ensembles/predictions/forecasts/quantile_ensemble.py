@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ensembles.predictions.fitting.weight_fitting import warn_if_no_gain
 from ensembles.predictions.forecasts.pool import Pool, check_present
 from ensembles.predictions.forecasts.pool_scores import (
     PoolScore,
-    make_pool_score,
+    make_objective,
     share_weights,
 )
 from ensembles.predictions.forecasts.pools import POOLS
@@ -30,6 +30,7 @@ from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 
+Learn = Callable[[PoolScore], SelectionResult]
 CHECKS: dict[str, Any] = {
     "dtype": [np.float64, np.float32],
     "ensure_all_finite": "allow-nan",
@@ -55,9 +56,9 @@ class QuantileEnsemble(NestedParams, RegressorMixin, BaseEstimator):
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members; None weights all members equally. ``"convex"``,
         ``"greedy"``, ``"top_k"``, ``"best"`` and other selections learn the weights.
-        ``"convex"`` is exact for ``"linear_pool"``, close to it for
-        ``"quantile_mean"``, and of little use for ``"quantile_median"``, whose score
-        has no useful gradient.
+        ``"convex"`` is exact for ``"linear_pool"`` and, unless there are many units,
+        ``"quantile_mean"``. Weights of ``"quantile_median"`` have no useful gradient:
+        use ``"greedy"``, which takes minutes with 20 members and 1000 units, or None.
     rule_params : dict or None, default=None
         Parameters of the rule, e.g. ``{"interpolation": "normal"}`` for
         ``"linear_pool"``; None means its defaults.
@@ -81,7 +82,8 @@ class QuantileEnsemble(NestedParams, RegressorMixin, BaseEstimator):
     scores_ : ndarray of shape (n_members,)
         Score of each member alone, on the rows passed to ``fit``: minus twice the mean
         pinball loss of the levels, which is minus the mean weighted interval score if
-        the levels are symmetric; for ``"linear_pool"``, minus the mean CRPS.
+        the levels are symmetric. In units from which the member is absent, the others
+        count equally.
     best_index_ : int
         Index of the member with the highest score.
     oof_score_ : float
@@ -90,7 +92,8 @@ class QuantileEnsemble(NestedParams, RegressorMixin, BaseEstimator):
         folds.
     history_ : tuple of Trial
         Weights and score of each step of the selection, on the rows that it learned
-        from. Empty if no weights are learned.
+        from; for ``"linear_pool"`` the score is minus the mean CRPS. Empty if no
+        weights are learned.
     n_features_in_ : int
         Size of the second axis of X in ``fit``.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -190,26 +193,23 @@ class QuantileEnsemble(NestedParams, RegressorMixin, BaseEstimator):
             check_selection(weights, len(stack), params)
             routed = {} if groups is None else {"groups": groups}
             splits = make_splits(self.cv, X, y, classifier=False, params=routed)
-        unit_weights = np.ones(len(y))
-        if sample_weight is not None:
-            unit_weights = check_sample_weight(sample_weight, len(y))
-        score = make_pool_score(
-            pool,
-            rule_params,
-            levels,
-            stack=stack,
-            y=np.asarray(y, np.float64),
-            unit_weights=unit_weights,
-        )
-        selected = _select(score, weights, params)
-        cross_fitted = _cross_fit(score, splits, weights, params)
-        if cross_fitted is not None and len(stack) > 1:
-            warn_if_no_gain(str(weights), *cross_fitted, str(selected.best_index))
-        self.oof_score_: Any = (cross_fitted or (selected.score,))[0]
+        score = _score_of(pool, rule_params, levels, stack, y, sample_weight)
+        losses = score.member_losses()
+        self.scores_ = -losses @ score.unit_shares
+        self.best_index_ = int(np.argmax(self.scores_))
+        if isinstance(weights, str):
+            learn = _learner(weights, params)
+            objective = make_objective(score)
+            selected = learn(objective)
+            cross_fitted = _cross_fit(learn, objective, score, losses, splits)
+            if cross_fitted is not None and len(stack) > 1:
+                warn_if_no_gain(weights, *cross_fitted, str(self.best_index_))
+        else:
+            selected = resolve_weights(weights, len(stack), rule=pool.name, **params)
+            cross_fitted = None
+        self.oof_score_ = (cross_fitted or (score(selected.weights),))[0]
         self.levels_, self._pool, self._rule_params = levels, pool, rule_params
         self.weights_ = selected.weights / selected.weights.sum()
-        self.scores_: Any = selected.scores
-        self.best_index_ = selected.best_index
         self.history_ = selected.history
         return self
 
@@ -264,16 +264,13 @@ class QuantileEnsemble(NestedParams, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self, "weights_")
         X, y = validate_data(self, X, y, reset=False, y_numeric=True, **CHECKS)
-        weight = np.ones(len(y))
-        if sample_weight is not None:
-            weight = check_sample_weight(sample_weight, len(y))
-        score = make_pool_score(
+        score = _score_of(
             self._pool,
             self._rule_params,
             self.levels_,
-            stack=self._stack(X, self.levels_),
-            y=np.asarray(y, np.float64),
-            unit_weights=weight,
+            self._stack(X, self.levels_),
+            y,
+            sample_weight,
         )
         return score(self.weights_)
 
@@ -305,19 +302,38 @@ class QuantileEnsemble(NestedParams, RegressorMixin, BaseEstimator):
         return tags
 
 
-def _select(score: PoolScore, weights: Any, params: dict[str, Any]) -> SelectionResult:
-    """Weights chosen by a selection, or given ones, with their scores."""
-    n_members = len(score.stack)
-    if isinstance(weights, str):
-        return run_selection(SELECTIONS[weights], n_members, score, **params)
-    return resolve_weights(weights, n_members, score, **params)
+def _score_of(
+    pool: Pool,
+    params: dict[str, Any],
+    levels: Float64,
+    stack: Float64,
+    y: Any,
+    sample_weight: Any,
+) -> PoolScore:
+    """Score of the pool's forecasts of the outcomes y."""
+    weight = np.ones(len(y))
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, len(y))
+    outcomes = np.asarray(y, np.float64)
+    return PoolScore(pool, params, levels, stack=stack, y=outcomes, unit_weights=weight)
+
+
+def _learner(weights: str, params: dict[str, Any]) -> Learn:
+    """Function from an objective to the weights that a selection chooses by it."""
+
+    def learn(objective: PoolScore) -> SelectionResult:
+        n_members = len(objective.stack)
+        return run_selection(SELECTIONS[weights], n_members, objective, **params)
+
+    return learn
 
 
 def _cross_fit(
+    learn: Learn,
+    objective: PoolScore,
     score: PoolScore,
+    losses: Float64,
     splits: Sequence[Split],
-    weights: Any,
-    params: dict[str, Any],
 ) -> tuple[float, float] | None:
     """Mean scores over folds of weights, and of the best member, of the other folds."""
     sizes, scores = [], []
@@ -325,10 +341,11 @@ def _cross_fit(
         size = score.unit_weights[test].sum()
         if not (size > 0 and score.unit_weights[train].any()):
             continue
-        selected = _select(score.subset(train), weights, params)
+        selected = learn(objective.subset(train))
         held_out = score.subset(test)
-        best = np.eye(len(selected.weights))[int(selected.best_index or 0)]
-        scores.append((held_out(selected.weights), held_out(best)))
+        best = np.argmin(losses[:, train] @ score.unit_weights[train])
+        best_score = -float(losses[best, test] @ held_out.unit_shares)
+        scores.append((held_out(selected.weights), best_score))
         sizes.append(size)
     if not sizes:
         return None

@@ -63,6 +63,7 @@ def test_a_learned_pool_raises_probabilities_to_a_floor(
     ensemble = EnsembleClassifier([NB, TREE, NEAR], rule_params=rule_params).fit(X, y)
     stacks = [member.predict_proba(X) for member in ensemble.estimators_]
     assert min(stack.min() for stack in stacks) < 1e-6
+    assert ensemble.rule_params_ == {"floor": floor}
     expected = COMBINERS["log_pool"](
         stacks, ensemble.weights_, floor=floor, intercept=ensemble.intercept_
     )

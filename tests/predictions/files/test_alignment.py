@@ -527,3 +527,27 @@ def test_long_columns_are_chosen_by_label(tmp_path: Path) -> None:
     assert align([file]).stack.tolist() == [[[3, 7]]]
     with pytest.raises(ValueError, match=r"must have rows with .*'y'}, found none"):
         open_predictions(path, where={"id": "y"})
+
+
+def test_a_row_that_lacks_a_level_is_missing(tmp_path: Path) -> None:
+    rows = "x,0.1,3\nx,0.9,7\ny,0.1,3\n"
+    file = text(tmp_path / "a.csv", f"id,quantile,value\n{rows}")
+    with pytest.raises(
+        ValueError, match=r"lacks 1 of 2 rows, the first is id=y, id=y "
+    ):
+        align([file])
+    aligned = align([file], missing="drop")
+    assert aligned.ids["id"].to_list() == ["x"]
+    assert "a: 1 rows with missing values are left out" in aligned.notes
+
+
+def test_numbers_that_identify_rows_are_not_averaged(tmp_path: Path) -> None:
+    rows = "customer,p\n7,.5\n8,.25\n9,.75\n"
+    with pytest.raises(ValueError, match=r"'customer' has a different .*pass ids=\["):
+        text(tmp_path / "a.csv", rows)
+    (tmp_path / "target.csv").write_text("customer,y\n7,1.5\n8,2.5\n")
+    target = read_target(tmp_path / "target.csv", column="y")
+    with pytest.raises(ValueError, match=r"'customer', which .*target.csv has too, am"):
+        align([text(tmp_path / "a.csv", rows[:-6])], target)
+    file = open_predictions(tmp_path / "a.csv", ids=["customer"])
+    assert align([file], target).stack.ravel().tolist() == [0.5, 0.25]

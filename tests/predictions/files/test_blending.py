@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +26,15 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
-from ensembles.predictions.files import blend, read_target
+from ensembles.predictions.files import (
+    align,
+    blend,
+    open_predictions,
+    read_target,
+)
+from ensembles.predictions.files.alignment import _empty_stack, release_memory
 from ensembles.predictions.files.judging_splits import judging_splits
+from ensembles.predictions.files.learning_data import learning_data
 from ensembles.predictions.forecasts import (
     POOLS,
     QuantileEnsemble,
@@ -212,7 +221,7 @@ class Rows(ClassifierMixin, BaseEstimator):
         return self.classes[self.array[X[:, 0]].argmax(axis=1)]
 
 
-def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
+def test_thresholds_are_judged_on_other_rows(wine: Wine, tmp_path: Path) -> None:
     """A single member with thresholds is compared with a blend with thresholds."""
     members = wine.paths[:3]
     params: Any = {"scoring": "balanced_accuracy", "rule": "mean", "weights": None}
@@ -230,6 +239,17 @@ def test_thresholds_are_judged_on_other_rows(wine: Wine) -> None:
         predicted[test] = ensemble.predict(test[:, None])
     expected = balanced_accuracy_score(y, predicted)
     assert blended.score("blend").score == pytest.approx(expected)
+    blended.apply(None, tmp_path / "labels.csv", labels=True)
+    labels = pl.read_csv(tmp_path / "labels.csv")
+    assert labels.columns == ["sample", "wine"]
+    rows = np.arange(len(y))[:, None]
+    np.testing.assert_array_equal(labels["wine"], blended.ensemble.predict(rows))
+    with pytest.raises(ValueError, match="must be a csv, tsv or parquet file"):
+        blended.apply(None, tmp_path / "labels.npy", labels=True)
+    for entry, y_proba in zip(blended.scores_, wine.ensemble.oof_[:3], strict=False):
+        most_probable = wine.ensemble.classes_[y_proba.argmax(axis=1)]
+        alone = balanced_accuracy_score(y, most_probable)
+        assert entry.score == pytest.approx(alone)
 
 
 class Noise(NamedTuple):
@@ -324,6 +344,20 @@ def test_rows_that_a_member_lacks_are_blended_from_the_others(
     assert len(pl.read_csv(tmp_path / "dropped.csv")) == 50
 
 
+def test_groups_of_files_without_identifiers_are_those_of_their_positions(
+    noise: Noise,
+) -> None:
+    stack = noise.stack[:2].copy()
+    stack[:, :4] = np.nan  # the first site
+    paths = [noise.folder / "a.npy", noise.folder / "b.npy"]
+    for path, y_proba in zip(paths, stack, strict=True):
+        np.save(path, y_proba)
+    files = [open_predictions(path) for path in paths]
+    aligned = align(files, noise.target, missing="member")
+    data = learning_data(aligned, noise.target, groups="site", time=None)
+    assert data.groups.tolist() == [str(row // 4) for row in range(4, 60)]
+
+
 def test_rows_of_members_without_weight_get_equal_weights(
     noise: Noise, tmp_path: Path
 ) -> None:
@@ -352,6 +386,25 @@ def test_large_files_are_learned_from_a_sample(
     blended.apply(None, tmp_path / "out.csv")
     out = pl.read_csv(tmp_path / "out.csv").sort("id")
     np.testing.assert_allclose(out["0"], noise.stack[:2, :, 0].mean(axis=0))
+
+
+def test_the_memory_of_a_mapped_stack_is_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ensembles.predictions.files.alignment.LARGEST_IN_MEMORY", 0)
+    stack = _empty_stack((2, 1 << 20, 2))
+    stack[:] = 1.5
+    before = resident_bytes()
+    release_memory(stack)
+    assert sys.platform != "linux" or before - resident_bytes() > stack.nbytes // 2
+    assert (stack[1, ::4096] == 1.5).all()
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_one_column_of_probabilities_stays_one_column(
@@ -547,3 +600,10 @@ def test_test_files_must_be_of_the_members(noise: Noise, tmp_path: Path) -> None
         blend(noise.paths[:1], noise.target)
     with pytest.raises(ValueError, match="no column 'clinic' for groups or time"):
         blend(noise.paths[:2], noise.target, groups="clinic")
+    truth = pl.read_csv(noise.folder / "y.csv").with_columns(
+        pl.when(pl.col("id") > 2).then("site").alias("site")
+    )
+    truth.write_csv(noise.folder / "gaps.csv")
+    gaps = read_target(noise.folder / "gaps.csv", column="y")
+    with pytest.raises(ValueError, match="a value in each row: 3 of 60 have none"):
+        blend(noise.paths[:2], gaps, groups="site")

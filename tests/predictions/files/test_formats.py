@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pytest
 
@@ -151,3 +152,21 @@ def test_columns_are_read_in_the_order_of_the_caller(tmp_path: Path) -> None:
         (block,) = file.blocks()
         assert block.values.tolist() == [[2, 1]]
         assert block.ids["id"].to_list() == ["x"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_index_of_pandas_identifies_rows_without_other_identifiers(
+    suffix: str, tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"id": [3, 1], "cat": [0.5, 0.25], "dog": [0.5, 0.75]})
+    path = tmp_path / f"m.{suffix}"
+    for columns, first in ((["id", "cat", "dog"], "3"), (["cat", "dog"], "9")):
+        part = frame[columns].set_axis([9, 5])
+        if suffix == "csv":
+            part.to_csv(path)
+        else:
+            part.to_parquet(path)
+        file = open_predictions(path)
+        (block,) = file.blocks()
+        assert file.columns == ("cat", "dog")
+        assert block.ids.to_series().to_list()[0] == first

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold, TimeSeriesSplit
+from sklearn.utils import Bunch
 
 from ensembles.predictions.forecasts import (
     POOLS,
@@ -19,7 +20,7 @@ from ensembles.predictions.forecasts import (
 )
 from ensembles.predictions.forecasts.pool_scores import (
     PoolScore,
-    make_pool_score,
+    make_objective,
     share_weights,
 )
 from ensembles.predictions.forecasts.quantiles import cumulative_probability
@@ -48,7 +49,13 @@ def data(seed: int = 0, n_units: int = 60, *, absent: bool = False) -> tuple[Any
 
 
 def score_of(rule: str, X: Any, y: Any, weights: Any = None) -> PoolScore:
-    return make_pool_score(
+    """Objective of learned weights."""
+    return make_objective(forecast_score(rule, X, y, weights))
+
+
+def forecast_score(rule: str, X: Any, y: Any, weights: Any = None) -> PoolScore:
+    """Score that the estimator reports."""
+    return PoolScore(
         POOLS[rule],
         {},
         LEVELS,
@@ -142,7 +149,63 @@ def test_convex_weights_are_best_on_a_grid(rule: str) -> None:
     best = max(score(weights) for weights in grid)
     assert score(ensemble.weights_) >= best - 1e-12
     assert ensemble.weights_.sum() == pytest.approx(1)
-    assert ensemble.score(X, y) == pytest.approx(score(ensemble.weights_))
+
+
+def test_the_gradient_is_followed_with_many_units(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = data(19, n_units=300, absent=True)
+    exact = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
+    assert len(exact.history_) == 1
+    module = "ensembles.predictions.forecasts.pool_scores.LARGEST_PROGRAM"
+    monkeypatch.setattr(module, 300)
+    close = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
+    assert len(close.history_) > 1
+    assert exact.score(X, y) >= close.score(X, y) - 1e-12
+    assert close.score(X, y) == pytest.approx(exact.score(X, y), rel=1e-3)
+
+
+def test_weights_are_exact_in_any_unit_of_measurement() -> None:
+    X, y = data(20)
+    expected = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y).weights_
+    for scale, shift in ((1e-9, 0.0), (1e12, 0.0), (1.0, 1e6)):
+        ensemble = QuantileEnsemble(LEVELS, rule="quantile_mean")
+        ensemble.fit(scale * X + shift, scale * y + shift)
+        assert ensemble.weights_ == pytest.approx(expected, abs=1e-5)
+
+
+def test_members_without_error_get_weights() -> None:
+    _, y = data(21)
+    X = np.repeat(y[:, None, None], 2, axis=1) + np.zeros(5)
+    for rule in RULES[:2]:
+        ensemble = QuantileEnsemble(LEVELS, rule=rule).fit(X, y)
+        assert ensemble.weights_.sum() == pytest.approx(1)
+        assert ensemble.score(X, y) == 0
+
+
+def test_a_linear_program_that_fails_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = data(22)
+    failed = Bunch(status=4, message="numerical difficulties")
+    monkeypatch.setattr("scipy.optimize.linprog", lambda *_, **__: failed)
+    with pytest.warns(UserWarning, match="failed: numerical difficulties"):
+        ensemble = QuantileEnsemble(LEVELS, rule="quantile_mean").fit(X, y)
+    assert ensemble.weights_.sum() == pytest.approx(1)
+
+
+@each_rule
+def test_scores_of_all_rules_are_the_loss_of_their_forecasts(rule: str) -> None:
+    X, y = data(23, absent=True)
+    ensemble = QuantileEnsemble(LEVELS, rule=rule, weights=[1, 2, 1]).fit(X, y)
+    expected = -2 * pinball_loss(y, ensemble.predict(X), LEVELS).mean()
+    assert ensemble.score(X, y) == pytest.approx(expected, rel=1e-12)
+    assert ensemble.oof_score_ == pytest.approx(expected, rel=1e-12)
+    for member in range(3):
+        alone = QuantileEnsemble(LEVELS, rule=rule, weights=np.eye(3)[member])
+        score = alone.fit(X, y).score(X, y)
+        assert ensemble.scores_[member] == pytest.approx(score, rel=1e-12)
+    assert ensemble.best_index_ == np.argmax(ensemble.scores_)
 
 
 @each_rule
@@ -203,7 +266,7 @@ def test_a_weight_is_a_repetition_of_the_unit() -> None:
     assert weighted.scores_ == pytest.approx(repeated.scores_, rel=1e-12)
     score = weighted.score(X, y, sample_weight=repeats)
     assert score == pytest.approx(
-        score_of("linear_pool", X, y, repeats)(weighted.weights_)
+        forecast_score("linear_pool", X, y, repeats)(weighted.weights_)
     )
 
 
@@ -232,6 +295,27 @@ def test_folds_respect_groups_and_time() -> None:
         assert ensemble.oof_score_ == pytest.approx(expected, rel=1e-9)
     with pytest.raises(ValueError, match="groups"):
         QuantileEnsemble(LEVELS, cv=GroupKFold(5)).fit(X, y)
+
+
+def test_the_best_member_is_chosen_on_the_other_folds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = data(24)
+    X[:, 0] = X[:, 1] = y[:, None] + SPREAD
+    X[:30, 0] += 5
+    X[30:, 1] += 7
+    X[:, 2] += 20
+    seen: list[Any] = []
+    module = "ensembles.predictions.forecasts.quantile_ensemble.warn_if_no_gain"
+    monkeypatch.setattr(module, lambda *arguments: seen.append(arguments))
+    QuantileEnsemble(LEVELS, cv=2).fit(X, y)
+    ((_, _, best_score, best_member),) = seen
+    bad = [
+        pinball_loss(y[:30], X[:30, 0], LEVELS),
+        pinball_loss(y[30:], X[30:, 1], LEVELS),
+    ]
+    assert best_score == pytest.approx(-2 * np.mean(bad), rel=1e-12)
+    assert best_member == "0"
 
 
 @pytest.mark.filterwarnings("default:selection .* did not beat the best member")

@@ -127,7 +127,7 @@ def test_a_unit_without_members_is_named_by_its_index() -> None:
 def test_outcomes_alone_are_not_enough() -> None:
     stack, rounds, y = rounds_of()
     with pytest.raises(TypeError, match="truth must be a function"):
-        combine_rounds(stack, rounds, y, levels=LEVELS)  # type: ignore[arg-type]
+        combine_rounds(stack, rounds, y, levels=LEVELS)
 
 
 @pytest.mark.parametrize(

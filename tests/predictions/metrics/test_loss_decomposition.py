@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
+from sklearn.naive_bayes import GaussianNB
+from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import EnsembleClassifier, decompose_loss
 from ensembles.predictions.combiners.builtin import COMBINERS
@@ -114,10 +116,8 @@ def test_votes_can_be_worse_than_their_members() -> None:
     assert terms.diversity == pytest.approx(-1 / 3)
 
 
+@pytest.mark.filterwarnings("ignore:selection .* did not beat")
 def test_out_of_fold_predictions_of_an_ensemble_are_decomposed(iris: Any) -> None:
-    from sklearn.naive_bayes import GaussianNB
-    from sklearn.tree import DecisionTreeClassifier
-
     members = [("nb", GaussianNB()), ("tree", DecisionTreeClassifier(max_depth=2))]
     ensemble = EnsembleClassifier(members).fit(*iris)
     terms = decompose_loss(ensemble.oof_, iris[1], loss="log_loss")

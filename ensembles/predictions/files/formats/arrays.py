@@ -288,8 +288,11 @@ def _read(
             if len(streams) > len(used):
                 values |= dict(zip(names, parts[-1].T, strict=True))
             yield pl.DataFrame(
-                [pl.Series(n, _as_text(values[n], path), pl.String) for n in texts]
-                + [pl.Series(n, values[n].astype(np.float64)) for n in numbers]
+                {
+                    n: pl.Series(_as_text(values[n], path), dtype=pl.String)
+                    for n in texts
+                }
+                | {n: pl.Series(values[n].astype(np.float64)) for n in numbers}
             )
     except UNREADABLE as error:
         raise ValueError(f"{path} is damaged: {error}") from None

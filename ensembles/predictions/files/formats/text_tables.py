@@ -197,7 +197,9 @@ def _read(
                 ),
             )
             for block in blocks:
-                yield pl.from_arrow(block)
+                frame: Any = pl.from_arrow(block)
+                frame.columns = block.schema.names  # polars renames an empty name
+                yield frame
     except pa.ArrowException as error:
         raise _explain(path, str(error), dialect.names) from None
 
@@ -248,7 +250,7 @@ def _numbers_of(text: Any, numbers: frozenset[str], decimal_point: str) -> Any:
     """Frame with the columns in ``numbers`` as float64."""
     import polars as pl
 
-    columns = []
+    columns = {}  # a list of series would rename an empty name
     for name in text.columns:
         values = text[name]
         if name in numbers:
@@ -257,7 +259,7 @@ def _numbers_of(text: Any, numbers: frozenset[str], decimal_point: str) -> Any:
                 for v in values.to_list()
             ]
             values = pl.Series(name, floats, pl.Float64)
-        columns.append(values)
+        columns[name] = values
     return pl.DataFrame(columns)
 
 

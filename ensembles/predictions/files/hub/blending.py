@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ensembles.predictions.files.hub.model_rounds import (
 from ensembles.predictions.files.hub.outcomes import Outcomes, read_outcomes
 from ensembles.predictions.files.hub.submission import accepts_units, write_submission
 from ensembles.predictions.files.rows import describe
-from ensembles.predictions.forecasts.rounds import combine_rounds
+from ensembles.predictions.forecasts.rounds import RoundForecasts, combine_rounds
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 
 N_ROUNDS = 20  # earlier rounds that weights are learned from
@@ -204,58 +205,47 @@ def blend_round(
         wanted,
     )
     now = np.datetime64(round_name, "D")
-    is_now = forecasts.rounds == now
-    ids = _with_target(forecasts.ids.filter(is_now.tolist()), wanted)
-    accepted, more = _accepted(hub, round_name, ids)
-    notes += more
-    outcomes = None
-    if weights is not None or target is not None:
-        outcomes = _outcomes(hub, forecasts, target, wanted)
-        notes += outcomes.notes
-    known = _unknown(forecasts) if outcomes is None else outcomes.before
+    units, ids, unit_notes = _units(hub, round_name, forecasts, wanted)
+    known, outcome_notes = _outcomes(
+        hub, forecasts, target, wanted, needed=weights is not None
+    )
     options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
     if rule is not None:
         options["rule"] = rule
-    combined = combine_rounds(
-        forecasts.stack,
-        forecasts.rounds,
-        known,
-        weights=weights,
-        weights_params=weights_params,
-        **options,
+    combine = partial(
+        combine_rounds, forecasts.stack, forecasts.rounds, known, **options
     )
-    equal = combined
+    equal = combined = combine(weights=None)
     if weights is not None:
-        equal = combine_rounds(
-            forecasts.stack, forecasts.rounds, known, weights=None, **options
-        )
-    member_weights = combined.weights[-1]
-    scores = _scores(
-        forecasts, known(now), combined.quantiles, equal.quantiles, member_weights
-    )
+        combined = combine(weights=weights, weights_params=weights_params)
+    scores = _scores(forecasts, known(now), combined, equal)
     return HubBlend(
         hub,
         round_name,
         tuple(forecasts.names),
-        member_weights,
-        ids.filter(accepted.tolist()),
+        combined.weights[-1],
+        ids,
         forecasts.levels,
-        combined.quantiles[is_now][accepted],
+        combined.quantiles[units],
         scores,
         len(earlier),
-        tuple(notes),
+        (*notes, *unit_notes, *outcome_notes),
     )
 
 
-def _with_target(ids: Any, target: Mapping[str, str]) -> Any:
-    """Task IDs of units with the ones that name the target."""
+def _units(
+    hub: Hub, round_name: str, forecasts: ModelRounds, target: Mapping[str, str]
+) -> tuple[Array, Any, list[str]]:
+    """Indices and task IDs of the units of a round that the hub accepts, and notes.
+
+    Models may have others, such as misspelled places.
+    """
     import polars as pl
 
-    return ids.with_columns(pl.lit(value).alias(name) for name, value in target.items())
-
-
-def _accepted(hub: Hub, round_name: str, ids: Any) -> tuple[Array, list[str]]:
-    """Units that the hub accepts; models may have others, such as misspelled places."""
+    units = np.flatnonzero(forecasts.rounds == np.datetime64(round_name, "D"))
+    ids = forecasts.ids[units].with_columns(
+        pl.lit(value).alias(name) for name, value in target.items()
+    )
     tasks = hub.tasks.round_of(round_name).model_tasks
     accepted = np.any(
         [accepts_units(t, ids) for t in tasks if OUTPUT_TYPE in t.output_types], axis=0
@@ -266,12 +256,13 @@ def _accepted(hub: Hub, round_name: str, ids: Any) -> tuple[Array, list[str]]:
             f"accepts, found {f'only {describe(ids, 0)}' if len(ids) else 'none'}"
         )
     if accepted.all():
-        return accepted, []
+        return units, ids, []
     first = describe(ids, int(np.flatnonzero(~accepted)[0]))
     n = int((~accepted).sum())
-    return accepted, [
+    note = (
         f"{n} units of models left out, because the hub does not accept them: {first}"
-    ]
+    )
+    return units[accepted], ids.filter(accepted.tolist()), [note]
 
 
 def _choose_rounds(
@@ -301,35 +292,47 @@ def _choose_rounds(
 
 
 def _outcomes(
-    hub: Hub, forecasts: ModelRounds, target: Path | None, where: Mapping[str, str]
-) -> Outcomes:
-    columns = forecasts.ids.columns
-    table, owner = read_outcomes(
-        hub.path, target, where=where, output_type=OUTPUT_TYPE, dates=columns
-    )
-    return Outcomes(forecasts.ids, forecasts.rounds, table, owner)
-
-
-def _unknown(forecasts: ModelRounds) -> Callable[[Any], Float64]:
-    """Outcomes of a hub without any."""
-    return lambda _: np.full(len(forecasts.rounds), np.nan)
+    hub: Hub,
+    forecasts: ModelRounds,
+    target: Path | None,
+    where: Mapping[str, str],
+    *,
+    needed: bool,
+) -> tuple[Callable[[Any], Float64], list[str]]:
+    """Outcomes before each date, and notes; unknown ones if a hub has none."""
+    try:
+        table, owner = read_outcomes(
+            hub.path,
+            target,
+            where=where,
+            output_type=OUTPUT_TYPE,
+            dates=forecasts.ids.columns,
+        )
+    except FileNotFoundError as error:
+        if needed or target is not None:
+            raise
+        return lambda _: np.full(len(forecasts.rounds), np.nan), [str(error)]
+    outcomes = Outcomes(forecasts.ids, forecasts.rounds, table, owner)
+    return outcomes.before, outcomes.notes
 
 
 def _scores(
     forecasts: ModelRounds,
     y: Float64,
-    blended: Float64,
-    equal: Float64,
-    weights: Float64,
+    combined: RoundForecasts,
+    equal: RoundForecasts,
 ) -> tuple[HubScore, ...]:
     """Scores on the units with an outcome; none without outcomes."""
     known = ~np.isnan(y)
     if not known.any():
         return ()
-    named = [(BLEND, None, blended), (EQUAL, None, equal)]
-    named += zip(forecasts.names, weights.tolist(), forecasts.stack, strict=True)
+    named = [(BLEND, None, combined.quantiles), (EQUAL, None, equal.quantiles)]
+    weights = combined.weights[-1].tolist()
+    named += zip(forecasts.names, weights, forecasts.stack, strict=True)
     reference = np.full(len(y), np.nan)
-    reference[known] = weighted_interval_score(y[known], equal[known], forecasts.levels)
+    reference[known] = weighted_interval_score(
+        y[known], equal.quantiles[known], forecasts.levels
+    )
     scores = []
     for name, weight, quantiles in named:
         units = known & ~np.isnan(quantiles[:, 0])

@@ -59,7 +59,7 @@ class DiversityDisplay(Display):
     Raises
     ------
     ValueError
-        If the shapes do not fit ``names``.
+        If there are fewer than two members, or the shapes do not fit ``names``.
 
     Examples
     --------
@@ -80,10 +80,12 @@ class DiversityDisplay(Display):
         self.measure = measure
         self.accuracy = None if accuracy is None else np.asarray(accuracy, np.float64)
         n_members = len(self.names)
-        if self.values.shape != (n_members, n_members) or n_members < 2:
+        if n_members < 2:
+            raise ValueError(f"diversity needs at least two members, found {n_members}")
+        if self.values.shape != (n_members, n_members):
             raise ValueError(
                 f"values must have a row and a column for each of {n_members} names, "
-                f"at least two: found shape {self.values.shape}"
+                f"found shape {self.values.shape}"
             )
         if self.accuracy is not None and self.accuracy.shape != (n_members,):
             raise ValueError(

@@ -43,6 +43,7 @@ class EnsembleSizeDisplay(Display):
     One curve is the mean over members in random orders, with the range from the 10 % to
     the 90 % quantile. The other one adds members from the best to the worst; it is
     drawn on the rows that the members are sorted by, and so is slightly optimistic.
+    Scores of labels are those of the most probable labels, without thresholds.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,10 @@ from ensembles.predictions.members.outputs import (
     check_class_targets,
     check_regression_targets,
 )
+from ensembles.predictions.thresholds.learning import (
+    check_thresholds,
+    supports_thresholds,
+)
 from ensembles.reports.displays.figures import member_names
 
 # Names of scorers that are not those of their metrics.
@@ -30,6 +35,7 @@ METRICS = {
     "f1": "F1",
     "f1_macro": "macro F1",
     "matthews_corrcoef": "MCC",
+    "mcc": "MCC",
     "r2": "R²",
     "roc_auc": "AUC",
 }
@@ -91,7 +97,7 @@ def metric_of(scoring: Any, *, is_classifier: bool) -> Metric:
     name = (
         scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
     )
-    text = name.removeprefix("neg_")
+    text = "score" if name == "<lambda>" else name.removeprefix("neg_")
     return Metric(METRICS.get(text, text.replace("_", " ")), name.startswith("neg_"))
 
 
@@ -346,6 +352,7 @@ def learn_weights(
     rule_params: Any = None,
     weights_params: Any = None,
     scoring: Any = None,
+    thresholds: Any = "auto",
 ) -> WeightFit:
     """Weights learned from predictions, as the estimators learn them out of fold.
 
@@ -362,6 +369,8 @@ def learn_weights(
         Parameters of the rule and of the selection; None means their defaults.
     scoring : str, callable or None, default=None
         Score that selections maximize, as in the estimators.
+    thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+        Thresholds of the classes, as in `EnsembleClassifier`.
 
     Returns
     -------
@@ -370,11 +379,17 @@ def learn_weights(
     if rule is None:
         rule = "log_pool" if members.is_classifier else "mean"
     params = check_mapping("weights_params", weights_params)
-    settings = WeightSettings(weights, params, scoring)
     out_of_fold = members.out_of_fold
+    outputs = out_of_fold.outputs
+    combiner = members.combiner(rule, rule_params)
+    if isinstance(outputs, ClassOutputs):
+        given = check_thresholds(thresholds, outputs)
+        combiner = replace(combiner, outputs=outputs._replace(thresholds=given))
+    learns = isinstance(thresholds, str) and supports_thresholds(scoring, outputs)
+    settings = WeightSettings(weights, params, scoring, learn_thresholds=learns)
     return fit_weights(
         settings,
-        members.combiner(rule, rule_params),
+        combiner,
         out_of_fold,
         out_of_fold.sample_weight,
         members.names,

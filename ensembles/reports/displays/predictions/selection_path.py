@@ -155,6 +155,7 @@ class SelectionPathDisplay(Display):
         rule_params: Any = None,
         weights_params: Any = None,
         scoring: Any = None,
+        thresholds: Any = "auto",
         ax: Any = None,
     ) -> Self:
         """Select weights by predictions, as the estimators do, and draw the steps.
@@ -185,6 +186,9 @@ class SelectionPathDisplay(Display):
             Parameters of the selection; None means its defaults.
         scoring : str, callable or None, default=None
             Scorer; None means the log-loss or the mean squared error.
+        thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+            Thresholds of the classes, as in `EnsembleClassifier`: ``"auto"`` scores
+            weights at the thresholds that are best for them, if the scorer supports it.
         ax : matplotlib.axes.Axes or None, default=None
             Axes to draw on; None creates a figure.
 
@@ -215,6 +219,7 @@ class SelectionPathDisplay(Display):
             rule_params=rule_params,
             weights_params=weights_params,
             scoring=scoring,
+            thresholds=thresholds,
         )
         display = cls._from_history(
             fit.selected.history,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.scorer import ScorerScore
+from ensembles.predictions.thresholds.learning import check_thresholds
 from ensembles.reports.displays.display import Display, as_json, finite_or_nan
 from ensembles.reports.displays.figures import (
     BLUE,
@@ -211,7 +213,8 @@ class ThresholdDisplay(Display):
         if label not in labels:
             raise ValueError(f"pos_label must be one of {labels}, found {label!r}")
         column = labels.index(label)
-        shares = _check_thresholds(thresholds, labels)
+        given = check_thresholds(thresholds, outputs)
+        shares = given[0] if given else np.full(len(labels), 1 / len(labels))
         margins, rivals = _margins(out_of_fold.stacks[0][0], shares, column)
         points = _points(margins)
         curves = {
@@ -224,8 +227,8 @@ class ThresholdDisplay(Display):
             points,
             curves,
             label=str(label),
-            chosen=None if thresholds is None else float(shares[column]),
-            default=1 / len(labels) if len(labels) == 2 or thresholds is None else None,
+            chosen=float(shares[column]) if given else None,
+            default=1 / len(labels) if len(labels) == 2 or not given else None,
         ).plot(ax)
 
     @property
@@ -281,19 +284,6 @@ class ThresholdDisplay(Display):
         clear_spines(ax)
 
 
-def _check_thresholds(thresholds: Any, labels: Sequence[Any]) -> Float64:
-    """Thresholds of all classes, with sum 1."""
-    if thresholds is None:
-        return np.full(len(labels), 1 / len(labels))
-    shares = np.asarray(thresholds, np.float64)
-    if shares.shape != (len(labels),) or not ((shares > 0) & np.isfinite(shares)).all():
-        raise ValueError(
-            f"thresholds must be a positive number for each of the classes {labels}: "
-            f"found {shares.tolist()}"
-        )
-    return shares / shares.sum()
-
-
 def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, Counts]:
     """Threshold below which each row gets the class, and its label above it."""
     others = shares / (1 - shares[column])  # of the part that the threshold leaves
@@ -309,7 +299,7 @@ def _margins(y_proba: Float64, shares: Float64, column: int) -> tuple[Float64, C
 def _points(margins: Float64) -> Float64:
     """Thresholds between neighboring margins, and at 0 and 1."""
     values = np.unique(np.concatenate([[0.0], margins, [1.0]]))
-    middles = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
+    middles: Float64 = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
     if len(middles) <= MOST_POINTS:
         return middles
     # Half of them divide the rows evenly, and half the thresholds.
@@ -332,9 +322,7 @@ def _scores(
     mean = FittedCombiner(COMBINERS["mean"], {}, outputs)
     score = ScorerScore(out_of_fold, mean, scoring)
     one_hot = np.eye(len(outputs.classes[0]))
-    return np.array(
-        [
-            score.evaluate([one_hot[np.where(margins > point, column, rivals)]])
-            for point in points
-        ]
-    )
+    labels = [np.where(margins > point, column, rivals) for point in points]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that are never true or predicted
+        return np.array([score.evaluate([one_hot[codes]]) for codes in labels])

@@ -150,6 +150,7 @@ class WeightsDisplay(Display):
         rule_params: Any = None,
         weights_params: Any = None,
         scoring: Any = None,
+        thresholds: Any = "auto",
         ax: Any = None,
     ) -> Self:
         """Learn weights from predictions, as the estimators do, and draw them.
@@ -181,6 +182,9 @@ class WeightsDisplay(Display):
             Parameters of the selection; None means its defaults.
         scoring : str, callable or None, default=None
             Scorer; None means the log-loss or the mean squared error.
+        thresholds : {"auto"}, array-like of shape (n_classes,) or None, default="auto"
+            Thresholds of the classes, as in `EnsembleClassifier`: ``"auto"`` scores
+            weights at the thresholds that are best for them, if the scorer supports it.
         ax : matplotlib.axes.Axes or None, default=None
             Axes to draw on; None creates a figure.
 
@@ -211,6 +215,7 @@ class WeightsDisplay(Display):
             rule_params=rule_params,
             weights_params=weights_params,
             scoring=scoring,
+            thresholds=thresholds,
         )
         metric = metric_of(scoring, is_classifier=members.is_classifier)
         display = cls(

@@ -103,3 +103,15 @@ def test_dates_must_be_dates(folder: Path) -> None:
     frame.with_columns(pl.lit("week 3").alias("as_of")).write_csv(path)
     with pytest.raises(ValueError, match="column 'as_of' must have dates"):
         blend_round(open_hub(folder))
+
+
+def test_equal_weights_need_no_outcomes(folder: Path) -> None:
+    scored = blend_round(open_hub(folder), weights=None)
+    assert scored.scores
+    series(folder)[0].unlink()
+    blend = blend_round(open_hub(folder), weights=None)
+    assert np.array_equal(blend.quantiles, scored.quantiles)
+    assert blend.scores == ()
+    assert "must have time-series.csv" in blend.notes[0]
+    with pytest.raises(FileNotFoundError, match=r"must have time-series.csv"):
+        blend_round(open_hub(folder))

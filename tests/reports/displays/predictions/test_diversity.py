@@ -72,8 +72,8 @@ def test_members_that_are_always_right_have_no_correlation() -> None:
 @pytest.mark.parametrize(
     ("values", "params", "message"),
     [
-        (np.eye(2), {"names": ["a"]}, r"each of 1 names, at least two: .*\(2, 2\)"),
-        ([[1.0]], {"names": ["a"]}, "at least two"),
+        (np.eye(3), {"names": ["a", "b"]}, r"each of 2 names, found shape \(3, 3\)"),
+        ([[1.0]], {"names": ["a"]}, "at least two members, found 1"),
         (np.eye(2), {"names": ["a", "b"], "accuracy": [1]}, "each of 2 names, found"),
     ],
 )

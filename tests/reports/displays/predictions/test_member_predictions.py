@@ -191,7 +191,8 @@ def test_names_of_metrics_have_the_sign_that_is_drawn() -> None:
         False,
     )
     assert metric_of(log_loss, is_classifier=True) == ("log loss", False)
-    assert metric_of(Ridge(), is_classifier=True) == ("score", False)
+    for unnamed in (Ridge(), lambda estimator, X, y: 0.0):
+        assert metric_of(unnamed, is_classifier=True) == ("score", False)
 
 
 def test_rows_that_no_split_holds_out_are_left_out() -> None:

@@ -60,6 +60,27 @@ def test_a_selection_is_scored_on_the_rows_that_it_learned_from(
     assert {"best member", "ensemble, cross-fitted"} <= lines
 
 
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
+def test_steps_are_scored_at_their_best_thresholds_unless_there_are_none(
+    rng: np.random.Generator,
+) -> None:
+    y = (np.arange(60) % 6 == 0).astype(int)
+    share = np.clip(0.1 + 0.2 * y + rng.normal(0, 0.05, (3, 60)), 0.01, 0.45)
+    stack = np.stack([1 - share, share], axis=2)
+    scores = {}
+    for thresholds in ("auto", None):
+        display = SelectionPathDisplay.from_predictions(
+            y,
+            stack,
+            weights="top_k",
+            scoring="balanced_accuracy",
+            thresholds=thresholds,
+        )
+        scores[thresholds] = display.scores.max()
+    assert scores[None] == 0.5  # no probability is above one half
+    assert scores["auto"] > 0.9
+
+
 def test_many_steps_do_not_all_have_a_label() -> None:
     display = SelectionPathDisplay(["m"] * 200, np.linspace(0, 1, 200)).plot()
     assert len(display.ax_.get_yticks()) == 50

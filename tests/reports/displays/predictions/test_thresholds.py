@@ -15,8 +15,6 @@ from sklearn.metrics import (
 from ensembles._typing import Float64
 from ensembles.reports import ThresholdDisplay
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*classes not in y_true")
-
 
 def imbalanced(rng: np.random.Generator, n_rows: int = 90) -> tuple[Any, Float64]:
     y = (rng.uniform(size=n_rows) < 0.15).astype(int)
@@ -72,6 +70,14 @@ def test_at_most_100_thresholds_are_scored(rng: np.random.Generator) -> None:
     assert display.thresholds[[0, -1]].tolist() == [0, 1]
 
 
+def test_labels_that_are_never_true_are_no_warning() -> None:
+    y_proba = np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6], [0.1, 0.5, 0.4]])
+    display = ThresholdDisplay.from_predictions(
+        ["a", "c", "c"], y_proba, classes=["a", "b", "c"], pos_label="b"
+    )
+    assert np.isfinite(display.scores["balanced accuracy"]).all()
+
+
 def test_sample_weights_count(rng: np.random.Generator) -> None:
     y, share = imbalanced(rng)
     weight = rng.uniform(size=len(y))
@@ -97,7 +103,7 @@ def test_equal_and_certain_probabilities_have_a_defined_margin() -> None:
     [
         ({"pos_label": 7}, r"one of \[0, 1\], found 7"),
         ({"thresholds": [1, 0]}, "positive number for each"),
-        ({"thresholds": [1]}, r"classes \[0, 1\]: found \[1.0\]"),
+        ({"thresholds": [1]}, r"classes \[0, 1\], found \[1.0\]"),
         ({"scoring": []}, "at least one metric"),
     ],
 )
