@@ -42,6 +42,9 @@ METRICS = {
 # Rows of the rarest class at which its labels count as much as its predicted
 # probabilities; chosen on other data sets than those reported.
 SMALL_CLASS = 30
+# The same for the accuracy, whose best thresholds hardly differ from equal ones: with
+# fewer rows, labels add only noise.
+SMALL_CLASS_OF_ACCURACY = 10_000
 
 
 def supports_thresholds(scoring: Any, outputs: OutputSpec) -> bool:
@@ -130,14 +133,14 @@ def label_scores(out_of_fold: OutOfFold, scoring: str) -> list[LabelScore]:
     weight = scale_to_effective_size(out_of_fold.sample_weight)
     row_weights = np.ones(len(out_of_fold.y)) if weight is None else weight
     metric = F1 if outputs.multilabel else METRICS[scoring]
-    return [
-        LabelScore(
-            metric, _one_hot(codes, len(classes), row_weights), row_weights
-        )._replace(positive=int(np.argmax(classes == 1)) if metric == F1 else 0)
-        for codes, classes in zip(
-            outputs.encode(out_of_fold.y), outputs.classes, strict=True
-        )
-    ]
+    scores = []
+    codes_per_output = outputs.encode(out_of_fold.y)
+    for codes, classes in zip(codes_per_output, outputs.classes, strict=True):
+        label_weights = _one_hot(codes, len(classes), row_weights)
+        # scikit-learn's F1 is of the class 1.
+        positive = int(np.argmax(classes == 1)) if metric == F1 else 0
+        scores.append(LabelScore(metric, label_weights, row_weights, positive))
+    return scores
 
 
 def _one_hot(codes: Counts, n_classes: int, row_weights: Float64) -> Float64:
@@ -152,9 +155,10 @@ def learn_thresholds(
     """Thresholds of the classes that maximize a score of the predicted labels.
 
     The true labels are smoothed: with ``n`` rows in the rarest class, their share is
-    ``n / (n + 30)``, and the rest is the recalibrated probability of each class. With
-    many rows the thresholds maximize the score itself; with few rows, the score that
-    the probabilities predict, which has less noise.
+    ``n / (n + 30)``, for the accuracy ``n / (n + 10000)``, and the rest is the
+    recalibrated probability of each class. With many rows the thresholds maximize the
+    score itself; with few rows, the score that the probabilities predict, which has
+    less noise.
 
     Parameters
     ----------
@@ -175,7 +179,9 @@ def learn_thresholds(
     for output, (y_proba, score) in enumerate(zip(predictions, scores, strict=True)):
         class_sizes = score.label_weights.sum(axis=0)
         smallest = class_sizes[class_sizes > 0].min()
-        share = smallest / (smallest + SMALL_CLASS)
+        is_accuracy = score.metric == ACCURACY
+        size = SMALL_CLASS_OF_ACCURACY if is_accuracy else SMALL_CLASS
+        share = smallest / (smallest + size)
         expected = _recalibrated(y_proba, out_of_fold, output)
         expected *= score.row_weights[:, None]
         smoothed = share * score.label_weights + (1 - share) * expected

@@ -111,6 +111,17 @@ def test_few_rows_lean_on_probabilities_and_many_on_labels() -> None:
     assert errors[60] < 0.08  # twice as much without the probabilities
 
 
+def test_thresholds_for_the_accuracy_of_few_rows_are_nearly_equal() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        share = rng.beta(1, 1, 80)
+        held = classes_held(0, 1, 80, 2, "plain", "none")
+        held = held._replace(y=(rng.random(80) < share).astype(int))
+        y_proba = np.column_stack([1 - share, share])
+        ((_, threshold),) = learn_thresholds([y_proba], held, "accuracy")
+        assert threshold == pytest.approx(0.5, abs=0.12)
+
+
 @pytest.mark.parametrize("scoring", METRICS)
 def test_integer_weights_are_repeated_rows(scoring: str) -> None:
     held = classes_held(3, 1, 60, 2, "plain", "whole")
