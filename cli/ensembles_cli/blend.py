@@ -93,6 +93,17 @@ EQUAL = ("equal", "uniform", "none")
     ),
 )
 @click.option(
+    "--columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column with predictions, to leave out the others; may be repeated.",
+)
+@click.option(
+    "--output-type",
+    metavar="NAME",
+    help="Output type to read from long files with several, such as quantile.",
+)
+@click.option(
     "--groups",
     metavar="COLUMN",
     help=(
@@ -200,6 +211,7 @@ def command(
     weights_params: tuple[tuple[str, Any], ...],
     no_thresholds: bool,
     ids: tuple[str, ...],
+    columns: tuple[str, ...],
     test_dir: Path | None,
     out: Path | None,
     labels: bool,
@@ -280,6 +292,7 @@ def command(
         weights_params=as_params(weights_params),
         thresholds=None if no_thresholds else "auto",
         ids=ids or None,
+        columns=columns or None,
         random_state=seed,
         **options,
     )

@@ -220,6 +220,7 @@ def _match_classes(
 ) -> ColumnMap:
     """Match classes by name, and columns of arrays by position."""
     by_name = [f for f in files if f.has_names and len(f.columns) > 1]
+    notes: list[str] = []
     texts = [] if labels is None else [normal_label(label) for label in labels]
     names = {f.path: strip_prefix(list(map(str, f.columns)), texts) for f in by_name}
     if labels is None:
@@ -234,8 +235,14 @@ def _match_classes(
             if name not in texts
         ]
         labels = np.unique(np.array([*labels.tolist(), *extra]))
+        if extra:
+            names_extra = ", ".join(map(str, dict.fromkeys(extra)))
+            notes.append(
+                f"columns that are classes without a row of the target: {names_extra}; "
+                "pass columns= (--columns) to leave them out"
+            )
     texts = [normal_label(label) for label in labels]
-    members, notes = [], []
+    members = []
     for file in files:
         _check_text_columns(file, texts)
         if len(file.columns) == 1:
