@@ -254,6 +254,7 @@ def command(
     from ensembles.atomic_io import check_absent
     from ensembles.predictions.files import blend
     from ensembles.predictions.files.formats.paths import format_of
+    from ensembles.reports.displays.figures import check_image
     from ensembles_cli.options.file_pairs import matching_files
 
     allow_long_fields()
@@ -275,10 +276,11 @@ def command(
         return
     if (test_dir is not None or labels or target is None) and out is None:
         raise click.UsageError("--test-dir, --labels, or no --target, requires -o")
-    for path in filter(None, (out, plot)):
-        check_absent(path, force=force, folder=False)
-    if out is not None:
-        format_of(out)  # before weights are learned
+    if out is not None:  # before weights are learned
+        check_absent(out, force=force, folder=False)
+        format_of(out)
+    if plot is not None:
+        check_image(plot, force=force)
     tests = None
     if test_dir is not None:
         tests = matching_files(list(map(Path, members)), test_dir)

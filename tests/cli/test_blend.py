@@ -164,6 +164,7 @@ def test_the_picture_has_the_weights_and_scores(blend: Blend) -> None:
         (["--test-dir", "none", "-o", "x.csv"], "none is not a folder"),
         (["--test-dir", "test"], "requires -o"),
         (["-o", "x.pkl"], "pickle"),
+        (["-o", "x.csv", "--plot", "x.bmp"], "must have the suffix"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(

@@ -652,6 +652,9 @@ def test_columns_that_become_further_classes_are_noted(noise: Noise) -> None:
     blended = blend(noise.paths[:2], noise.target, **params)
     assert blended.columns.tolist() == [0, 1, 2]
     assert any("without a row of the target: 2;" in note for note in blended.notes)
+    frames[1].write_csv(noise.paths[1])
+    with pytest.raises(ValueError, match=r"member_0.csv has the column '2'.*--columns"):
+        blend(noise.paths[:2], noise.target, **params)
     blended = blend(noise.paths[:2], noise.target, columns=["0", "1"], **params)
     assert blended.columns.tolist() == [0, 1]
     assert all(note.endswith("columns left out: 2") for note in blended.notes)
