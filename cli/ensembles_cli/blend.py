@@ -93,6 +93,17 @@ EQUAL = ("equal", "uniform", "none")
     ),
 )
 @click.option(
+    "--columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column with predictions, to leave out the others; may be repeated.",
+)
+@click.option(
+    "--output-type",
+    metavar="NAME",
+    help="Output type to read from long files with several, such as quantile.",
+)
+@click.option(
     "--groups",
     metavar="COLUMN",
     help=(
@@ -200,6 +211,7 @@ def command(
     weights_params: tuple[tuple[str, Any], ...],
     no_thresholds: bool,
     ids: tuple[str, ...],
+    columns: tuple[str, ...],
     test_dir: Path | None,
     out: Path | None,
     labels: bool,
@@ -242,6 +254,7 @@ def command(
     from ensembles.atomic_io import check_absent
     from ensembles.predictions.files import blend
     from ensembles.predictions.files.formats.paths import format_of
+    from ensembles.reports.displays.figures import check_image
     from ensembles_cli.options.file_pairs import matching_files
 
     allow_long_fields()
@@ -263,10 +276,11 @@ def command(
         return
     if (test_dir is not None or labels or target is None) and out is None:
         raise click.UsageError("--test-dir, --labels, or no --target, requires -o")
-    for path in filter(None, (out, plot)):
-        check_absent(path, force=force, folder=False)
-    if out is not None:
-        format_of(out)  # before weights are learned
+    if out is not None:  # before weights are learned
+        check_absent(out, force=force, folder=False)
+        format_of(out)
+    if plot is not None:
+        check_image(plot, force=force)
     tests = None
     if test_dir is not None:
         tests = matching_files(list(map(Path, members)), test_dir)
@@ -280,6 +294,7 @@ def command(
         weights_params=as_params(weights_params),
         thresholds=None if no_thresholds else "auto",
         ids=ids or None,
+        columns=columns or None,
         random_state=seed,
         **options,
     )

@@ -157,12 +157,14 @@ def test_the_picture_has_the_weights_and_scores(blend: Blend) -> None:
         (["--weights", "greedi"], "greedy"),
         (["--weights", "1,2"], "weights"),
         (["--rule", "meen"], "did you mean 'mean'"),
+        (["--metric", "f1"], "(--metric f1_macro)"),
         (["--groups", "clinic"], "no column 'clinic' for groups or time"),
         (["--time", "day"], "times must be numbers or dates"),
         (["--groups", "site", "--cv", "11"], "pass cv=10"),
         (["--test-dir", "none", "-o", "x.csv"], "none is not a folder"),
         (["--test-dir", "test"], "requires -o"),
         (["-o", "x.pkl"], "pickle"),
+        (["-o", "x.csv", "--plot", "x.bmp"], "must have the suffix"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(
@@ -173,6 +175,28 @@ def test_wrong_options_are_refused_in_one_line(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not Path("x.csv").exists()
+
+
+def test_columns_select_the_predictions_of_all_files(blend: Blend) -> None:
+    for path in (*Path("oof").iterdir(), *Path("test").iterdir()):
+        pl.read_csv(path).with_columns(fold=pl.col("id") % 3).write_csv(path)
+    result = blend("--json")
+    assert result.exit_code == 1
+    assert "(--columns)" in result.stderr
+    options = ["--columns", "no", "--columns", "yes", "--test-dir", "test"]
+    result = blend("--json", *options, "-o", "x.csv")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["columns"] == ["no", "yes"]
+    assert pl.read_csv("x.csv").columns == ["id", "no", "yes"]
+
+
+def test_calibration_is_compared_with_files_as_they_are(blend: Blend) -> None:
+    result = blend("--calibrate", "isotonic", "--rule", "mean", "--weights", "best")
+    names = [line.split("\t")[0] for line in result.stdout.splitlines()]
+    assert names[4:6] == ["best single file", "best file, calibrated"]
+    assert "Use the best single file: --weights best without --calibrate." in (
+        result.stdout
+    )
 
 
 def test_a_missing_test_file_is_named(blend: Blend) -> None:

@@ -220,6 +220,7 @@ def summary(blended: Blend, scoring: Scoring) -> str:
     """
     blend, best = blended.score("blend"), blended.score("best single file")
     equal = blended.score("equal weights")
+    others = blended.scores_[len(blended.names) : -1]
     values = [f"{scoring.value(entry.score):.6g}" for entry in (blend, best, equal)]
     pairs = [
         (ours, other)
@@ -233,13 +234,12 @@ def summary(blended: Blend, scoring: Scoring) -> str:
         f"The blend {verb} the best single file, {scoring.metric} {values[0]} against "
         f"{values[1]} ({folds}); equal weights have {values[2]}."
     )
-    if blend.score < max(best.score, equal.score):
-        better = "best single file" if best.score >= equal.score else "equal weights"
-        fix = {
-            "best single file": "--weights best",
-            "equal weights": "--weights equal",
-        }
-        text += f" Use the {better}: {fix[better]}."
+    better = max(others, key=lambda entry: entry.score)
+    if blend.score < better.score:
+        fix = "--weights equal" if better is equal else "--weights best"
+        if better is best and len(others) > 2:
+            fix += " without --calibrate"
+        text += f" Use the {better.name}: {fix}."
     direction = "lower" if scoring.lower_is_better else "higher"
     return (
         f"{text} Each score is of {blended.n_judged} rows, with weights learned from "

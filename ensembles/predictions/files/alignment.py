@@ -266,8 +266,21 @@ def _missing_error(
     )
 
 
-def _counts(names: Sequence[str], present: Array) -> str:
-    """Number of missing rows of each member that lacks some."""
+def missing_counts(names: Sequence[str], present: Array) -> str:
+    """Number of missing rows of each member that lacks some.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the members.
+    present : ndarray of shape (n_members, n_rows)
+        Whether the member has the row.
+
+    Returns
+    -------
+    str
+        Such as ``forest 3, bayes 1``.
+    """
     n_missing = (~present).sum(axis=1)
     pairs = [f"{name} {n}" for name, n in zip(names, n_missing, strict=True) if n]
     return ", ".join(pairs[:10]) + (", …" if len(pairs) > 10 else "")
@@ -307,7 +320,7 @@ def _without_rows(
     aligned: AlignedPredictions, kept: Array, missing: str
 ) -> AlignedPredictions:
     """Leave out rows that members lack, with a note."""
-    counts = _counts(aligned.names, aligned.present)
+    counts = missing_counts(aligned.names, aligned.present)
     if not kept.any():
         raise ValueError(
             f"no row has predictions of {'all' if missing == 'drop' else 'any'} "

@@ -17,6 +17,7 @@ from ensembles.atomic_io import check_absent
 from ensembles.predictions.files.alignment import (
     AlignedPredictions,
     align,
+    missing_counts,
     release_memory,
 )
 from ensembles.predictions.files.columns import map_columns
@@ -113,6 +114,12 @@ def apply_ensemble(
             release_memory(aligned.stack)
             n_equal += n_of_block
     notes = list(aligned.notes)
+    n_partial = int((~aligned.present.all(axis=0)).sum())
+    if n_partial:
+        notes.append(
+            f"{n_partial} rows are blended without the members that lack them: "
+            f"{missing_counts(aligned.names, aligned.present)}"
+        )
     if n_equal:
         notes.append(
             f"{n_equal} rows have only members with weight 0, which are weighted "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,8 @@ from ensembles.predictions.files.alignment import AlignedPredictions, align
 from ensembles.predictions.files.application import apply_ensemble
 from ensembles.predictions.files.columns import ColumnMap, map_columns
 from ensembles.predictions.files.judging import (
-    BEST,
-    BLEND,
-    EQUAL,
     BlendScore,
+    comparisons,
     explain_errors,
     judge,
 )
@@ -59,9 +56,9 @@ class Blend:
     ensemble : EnsembleClassifier, EnsembleRegressor or QuantileEnsemble
         Fitted ensemble, whose members are the files.
     scores_ : tuple of BlendScore
-        Scores of each file, of the best file chosen on the other folds, of equal
-        weights and of the blend, in this order; greater is better. Empty without a
-        target.
+        Scores of each file, of the best file chosen on the other folds (and of the
+        best calibrated one, with ``calibrate``), of equal weights and of the blend, in
+        this order; greater is better. Empty without a target.
     n_rows : int
         Number of rows with a true value and predictions of all members.
     n_learned : int
@@ -72,6 +69,8 @@ class Blend:
         How to handle rows that a member lacks.
     normalize : bool
         Whether probabilities are divided by their sum in each row.
+    selected : mapping of str to value
+        The parameters ``columns`` and ``output_type``, also for other files.
     notes : tuple of str
         Sentences about choices, and about rows and columns that are left out.
     """
@@ -88,6 +87,7 @@ class Blend:
     n_judged: int
     missing: str
     normalize: bool
+    selected: Mapping[str, Any]
     notes: tuple[str, ...]
 
     @property
@@ -111,7 +111,7 @@ class Blend:
 
         Parameters
         ----------
-        name : {"blend", "best single file", "equal weights"}
+        name : {"blend", "best single file", "best file, calibrated", "equal weights"}
             Combination, or the name of a member.
 
         Returns
@@ -168,7 +168,14 @@ class Blend:
                     "files must have one file for each of the "
                     f"{len(self.files)} members, found {len(files)}"
                 )
-            opened = open_members(files, [file.ids or None for file in self.files])
+            ids = [file.ids or None for file in self.files]
+            opened = open_members(files, ids, **self.selected)
+            names = [file.name for file in opened]
+            if sorted(names) == sorted(self.names) and names != list(self.names):
+                raise ValueError(
+                    f"files must be in the order of the members, {self.names}: found "
+                    f"{tuple(names)}"
+                )
         return apply_ensemble(
             self.ensemble,
             opened,
@@ -196,6 +203,8 @@ def blend(
     calibrate: str | None = None,
     thresholds: Any = "auto",
     ids: Sequence[str] | None = None,
+    columns: Sequence[Any] | None = None,
+    output_type: str | None = None,
     groups: str | None = None,
     time: str | None = None,
     cv: Any = 5,
@@ -244,6 +253,9 @@ def blend(
         files are without thresholds, and that of the best file is with its own ones.
     ids : sequence of str or None, default=None
         Columns that identify rows; None chooses them by name and type.
+    columns, output_type
+        Predictions to read from each file, as in `open_predictions`; None takes all
+        columns, and the only output type.
     groups : str or None, default=None
         Column of the target with groups; all rows of a group are in the same fold. None
         means that each row is a group.
@@ -299,7 +311,8 @@ def blend(
     """
     if isinstance(files, str | os.PathLike):
         raise TypeError(f"files must be a list of paths, found {files!r}")
-    members = open_members(files, [ids] * len(files))
+    selected = {"columns": columns, "output_type": output_type}
+    members = open_members(files, [ids] * len(files), **selected)
     if len(members) < 2:
         raise ValueError(
             f"files must be at least two, found {len(members)}; save a table with a "
@@ -322,7 +335,7 @@ def blend(
         mapping = map_columns(
             members, None, missing_class=missing_class, classes=None, kind=kind
         )
-        return _unscored(members, mapping, params, missing, normalize)
+        return _unscored(members, mapping, params, missing, normalize, selected)
     if not isinstance(target, Target):
         others = (groups, time)
         target = read_truth(target, members, column=target_column, others=others)
@@ -335,18 +348,16 @@ def blend(
         kind=kind,
     )
     data = learning_data(aligned, target, groups=groups, time=time)
-    splits = judging_splits(
-        data.y,
-        cv=cv,
-        groups=data.groups,
-        time=data.time,
-        classifier=aligned.kind == "probabilities",
-    )
+    is_classifier = aligned.kind == "probabilities"
+    with _noting(data.notes):
+        splits = judging_splits(
+            data.y, cv=cv, groups=data.groups, time=data.time, classifier=is_classifier
+        )
     ensemble = _fitted(aligned, data, params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first fit has issued them
-        combinations = _combinations(ensemble)
-        scores = judge(combinations, aligned.names, data.y, splits, ensemble.scoring)
+        combined = comparisons(ensemble)
+        scores = judge(combined, aligned.names, data.y, splits, ensemble.scoring)
     return Blend(
         files=members,
         target=target,
@@ -360,6 +371,7 @@ def blend(
         n_judged=sum(len(test) for _, test in splits),
         missing=missing,
         normalize=normalize,
+        selected=selected,
         notes=tuple(dict.fromkeys([*aligned.notes, *data.notes])),
     )
 
@@ -385,6 +397,7 @@ def _unscored(
     params: Mapping[str, Any],
     missing: str,
     normalize: bool,
+    selected: Mapping[str, Any],
 ) -> Blend:
     """Blend with equal or given weights, without true values."""
     if params["scoring"] is not None:
@@ -418,17 +431,9 @@ def _unscored(
         n_judged=0,
         missing=missing,
         normalize=normalize,
+        selected=selected,
         notes=tuple(mapping.notes),
     )
-
-
-def _combinations(ensemble: Any) -> dict[str, Any]:
-    """The blend, and the same ensemble with the best member and with equal weights."""
-    combinations = {}
-    for name, weights in ((BEST, "best"), (EQUAL, None)):
-        combinations[name] = copy.copy(ensemble)
-        combinations[name].set_params(weights=weights, weights_params=None)
-    return {**combinations, BLEND: ensemble}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,7 +220,9 @@ def _match_classes(
 ) -> ColumnMap:
     """Match classes by name, and columns of arrays by position."""
     by_name = [f for f in files if f.has_names and len(f.columns) > 1]
+    notes: list[str] = []
     texts = [] if labels is None else [normal_label(label) for label in labels]
+    target_texts = texts
     names = {f.path: strip_prefix(list(map(str, f.columns)), texts) for f in by_name}
     if labels is None:
         labels = np.unique([name for file in by_name for name in names[file.path]])
@@ -234,8 +236,16 @@ def _match_classes(
             if name not in texts
         ]
         labels = np.unique(np.array([*labels.tolist(), *extra]))
+        if extra:
+            names_extra = ", ".join(map(str, dict.fromkeys(extra)))
+            notes.append(
+                f"columns that are classes without a row of the target: {names_extra}; "
+                "pass columns= (--columns) to leave them out"
+            )
     texts = [normal_label(label) for label in labels]
-    members, notes = [], []
+    if missing_class == "error" and target_texts:
+        _check_further_classes(by_name, names, target_texts)
+    members = []
     for file in files:
         _check_text_columns(file, texts)
         if len(file.columns) == 1:
@@ -253,6 +263,24 @@ def _match_classes(
             notes.append(f"{file.name}: columns without names are the sorted classes")
         members.append(member)
     return ColumnMap("probabilities", labels, members, notes)
+
+
+def _check_further_classes(
+    files: Sequence[PredictionFile],
+    names: Mapping[Any, Sequence[str]],
+    texts: Sequence[str],
+) -> None:
+    """Raise if a class without a row of the target is only in a part of the files."""
+    for file in files:
+        for name in names[file.path]:
+            lacking = [f for f in files if name not in names[f.path]]
+            if name not in texts and lacking:
+                raise ValueError(
+                    f"{file.path} has the column {name!r}, which is no class of the "
+                    f"target ({', '.join(texts[:6])}), and {lacking[0].path} lacks it; "
+                    "pass columns= (--columns) to leave it out or, if it is a class, "
+                    "missing_class='zero' (--missing-class zero)"
+                )
 
 
 def _check_text_columns(file: PredictionFile, texts: list[str]) -> None:

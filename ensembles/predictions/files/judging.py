@@ -27,6 +27,7 @@ from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, resolve_scoring
 
 BLEND, BEST, EQUAL = "blend", "best single file", "equal weights"
+CALIBRATED = "best file, calibrated"
 
 
 class BlendScore(NamedTuple):
@@ -35,8 +36,8 @@ class BlendScore(NamedTuple):
     Parameters
     ----------
     name : str
-        Name of the file; or "blend", "best single file" (chosen on the other folds) or
-        "equal weights".
+        Name of the file; or "blend", "best single file" (chosen on the other folds),
+        "best file, calibrated" or "equal weights".
     score : float
         Score on all judged rows; greater is better.
     fold_scores : tuple of float
@@ -50,6 +51,33 @@ class BlendScore(NamedTuple):
     score: float
     fold_scores: tuple[float, ...]
     weight: float | None = None
+
+
+def comparisons(ensemble: Any) -> dict[str, Any]:
+    """The ensemble, and copies with the best member and with equal weights.
+
+    The best member is as its file has it, without calibration; if the ensemble has
+    calibration, there is another copy with the calibrated best member.
+
+    Parameters
+    ----------
+    ensemble : EnsembleClassifier, EnsembleRegressor or StackQuantileEnsemble
+        Blend; left unchanged.
+
+    Returns
+    -------
+    dict of str to estimator
+        The blend is the last one.
+    """
+    params: dict[str, dict[str, Any]] = {BEST: {"weights": "best"}}
+    if getattr(ensemble, "calibrate", None) is not None:
+        params[CALIBRATED] = dict(params[BEST])
+        params[BEST]["calibrate"] = None
+    params[EQUAL] = {"weights": None}
+    combinations = {name: copy.copy(ensemble) for name in params}
+    for name, combination in combinations.items():
+        combination.set_params(weights_params=None, **params[name])
+    return {**combinations, BLEND: ensemble}
 
 
 def judge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +47,9 @@ class LearningData(NamedTuple):
 
 
 def open_members(
-    files: Sequence[Path | PredictionFile], ids: Sequence[Sequence[str] | None]
+    files: Sequence[Path | PredictionFile],
+    ids: Sequence[Sequence[str] | None],
+    **selected: Any,
 ) -> tuple[PredictionFile, ...]:
     """Open the files of the members.
 
@@ -57,6 +59,8 @@ def open_members(
         Files of the members.
     ids : sequence of (sequence of str or None)
         Columns that identify the rows of each file; None chooses them.
+    **selected
+        ``columns`` and ``output_type`` of `open_predictions`, for all files.
 
     Returns
     -------
@@ -64,18 +68,22 @@ def open_members(
     """
     pairs = zip(files, ids, strict=True)
     return tuple(
-        file if isinstance(file, PredictionFile) else _open(pathlib.Path(file), names)
+        file
+        if isinstance(file, PredictionFile)
+        else _open(pathlib.Path(file), names, selected)
         for file, names in pairs
     )
 
 
-def _open(path: pathlib.Path, ids: Sequence[str] | None) -> PredictionFile:
+def _open(
+    path: pathlib.Path, ids: Sequence[str] | None, selected: Mapping[str, Any]
+) -> PredictionFile:
     """Opened file; arrays, whose columns have no names, may lack the identifiers."""
     if ids is not None:
         table = open_table(path)
         if not table.has_header and not set(ids) & set(table.names):
             ids = None
-    return open_predictions(path, ids=ids)
+    return open_predictions(path, ids=ids, **selected)
 
 
 def read_truth(

@@ -312,7 +312,8 @@ def _check_probabilities(
             raise ValueError(
                 f"{_where(file, index, rows.start + int(row))} must have probabilities "
                 f"between 0 and 1, found {part[row, column]:.6g}; predictions that are "
-                "not probabilities need a softmax first"
+                "not probabilities need a softmax first; pass columns= (--columns) to "
+                "leave out other columns"
             )
         sums = np.where(present[rows], part.sum(axis=1), 1.0)
         wrong = np.abs(sums - 1) > SUM_TOLERANCE

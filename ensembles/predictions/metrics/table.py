@@ -224,7 +224,8 @@ def _hint(outputs: OutputSpec, scoring: Any, error: str) -> str:
         last = outputs.classes[0][-1:].tolist()[0]
         return (
             "; name the positive class, as in make_scorer(f1_score, "
-            f"pos_label={last!r}), or average over the classes, as in 'f1_macro'"
+            f"pos_label={last!r}), or average over the classes, as in 'f1_macro' "
+            "(--metric f1_macro)"
         )
     if "multi_class" in error:
         return "; for several classes, use 'roc_auc_ovr' or 'roc_auc_ovo'"

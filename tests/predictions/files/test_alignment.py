@@ -130,7 +130,7 @@ def test_a_missing_class_has_probability_zero_on_request(
         text(tmp_path / "a.csv", "id,cat,dog,cow\n1,1,0,0\n2,0,1,0\n3,0,0,1\n"),
         text(tmp_path / "b.csv", CATS),
     ]
-    with pytest.raises(ValueError, match=r"b.csv must have a column.*lacks 'cow'"):
+    with pytest.raises(ValueError, match=r"a.csv has the column 'cow'.*b.csv lacks"):
         align(files, target)
     aligned = align(files, target, missing_class="zero")
     assert aligned.columns.tolist() == ["cat", "cow", "dog"]

@@ -289,6 +289,23 @@ def test_the_blend_is_judged_on_rows_that_chose_nothing(noise: Noise) -> None:
     assert best <= max(entry.score for entry in blended.scores_[:8])
 
 
+def test_the_best_single_file_is_scored_without_calibration(noise: Noise) -> None:
+    """Calibration of few rows makes a file worse, and the blend no better than it."""
+    params: Any = {"rule": "mean", "weights": "greedy", "cv": 2}
+    plain = blend(noise.paths[:3], noise.target, **params)
+    calibrated = blend(noise.paths[:3], noise.target, calibrate="isotonic", **params)
+    names = [entry.name for entry in calibrated.scores_[3:]]
+    assert names == [
+        "best single file",
+        "best file, calibrated",
+        "equal weights",
+        "blend",
+    ]
+    best = calibrated.score("best single file")
+    assert best == plain.score("best single file")
+    assert calibrated.score("best file, calibrated").score != best.score
+
+
 @pytest.mark.parametrize("order", [{"groups": "site"}, {"time": "day"}])
 def test_scores_are_of_ensembles_without_the_group_and_the_future(
     noise: Noise, order: dict[str, Any]
@@ -331,7 +348,10 @@ def test_rows_that_a_member_lacks_are_blended_from_the_others(
     kept = blend(files, noise.target, rule="mean", weights=weights, missing="member")
     assert kept.n_learned == 50
     assert any("50 of 60 rows" in note for note in kept.notes)
-    kept.apply(None, tmp_path / "kept.npz")
+    notes = kept.apply(None, tmp_path / "kept.npz")
+    assert notes[-1] == (
+        "10 rows are blended without the members that lack them: member_0 10"
+    )
     with np.load(tmp_path / "kept.npz") as saved:
         order = np.argsort(saved["id"].astype(int))
         y_proba = saved["predictions"][order]
@@ -607,3 +627,34 @@ def test_test_files_must_be_of_the_members(noise: Noise, tmp_path: Path) -> None
     gaps = read_target(noise.folder / "gaps.csv", column="y")
     with pytest.raises(ValueError, match="a value in each row: 3 of 60 have none"):
         blend(noise.paths[:2], gaps, groups="site")
+
+
+def test_test_files_of_the_members_in_another_order_are_refused(
+    noise: Noise, tmp_path: Path
+) -> None:
+    blended = blend(noise.paths[:3], noise.target, rule="mean", weights=[1, 2, 3])
+    with pytest.raises(ValueError, match="in the order of the members"):
+        blended.apply(noise.paths[2::-1], tmp_path / "out.csv")
+
+
+def test_a_class_rarer_than_the_folds_is_a_note(noise: Noise, tmp_path: Path) -> None:
+    y = (np.arange(60) == 7).astype(int)
+    pl.DataFrame({"id": np.arange(60), "y": y}).write_csv(tmp_path / "rare.csv")
+    blended = blend(noise.paths[:2], tmp_path / "rare.csv", rule="mean", weights=None)
+    assert any("least populated class" in note for note in blended.notes)
+
+
+def test_columns_that_become_further_classes_are_noted(noise: Noise) -> None:
+    frames = [pl.read_csv(path) for path in noise.paths[:2]]
+    for frame, path in zip(frames, noise.paths, strict=False):
+        frame.with_columns(pl.lit(0).alias("2")).write_csv(path)
+    params: Any = {"rule": "mean", "weights": None, "cv": 2}
+    blended = blend(noise.paths[:2], noise.target, **params)
+    assert blended.columns.tolist() == [0, 1, 2]
+    assert any("without a row of the target: 2;" in note for note in blended.notes)
+    frames[1].write_csv(noise.paths[1])
+    with pytest.raises(ValueError, match=r"member_0.csv has the column '2'.*--columns"):
+        blend(noise.paths[:2], noise.target, **params)
+    blended = blend(noise.paths[:2], noise.target, columns=["0", "1"], **params)
+    assert blended.columns.tolist() == [0, 1]
+    assert all(note.endswith("columns left out: 2") for note in blended.notes)
