@@ -130,14 +130,15 @@ def _frame(
             f"forecasts must have the task IDs of {hub.tasks.path}: they lack "
             f"{', '.join(missing)}, found {', '.join(ids.columns)}"
         )
-    is_integer = any(
-        task.output_types[output_type].value_type == "integer"
-        for task in rounds.model_tasks
-        if output_type in task.output_types
-    )
+    is_whole = np.zeros(len(ids), bool)
+    for task in rounds.model_tasks:
+        output = task.output_types.get(output_type)
+        if output is not None and output.value_type == "integer":
+            is_whole |= accepts_units(task, ids)
     notes: tuple[str, ...] = ()
-    if is_integer and not np.array_equal(values, np.round(values)):
-        values = np.round(values)
+    rounded = np.where(is_whole[:, None], np.round(values), values)
+    if not np.array_equal(values, rounded):
+        values = rounded
         notes = ("values are rounded to whole numbers, as the hub asks for",)
     n_units, n_columns = values.shape
     rows = np.repeat(np.arange(n_units), n_columns)
@@ -146,9 +147,9 @@ def _frame(
         pl.Series(STRUCTURE[1], [normal_label(c) for c in columns] * n_units),
         pl.Series(STRUCTURE[2], values.ravel()),
     )
-    return frame.with_columns(pl.col(STRUCTURE[2]).cast(pl.Int64)) if is_integer else (
-        frame
-    ), notes
+    if is_whole.all():
+        frame = frame.with_columns(pl.col(STRUCTURE[2]).cast(pl.Int64))
+    return frame, notes
 
 
 def check_submission(hub: Hub, path: str | os.PathLike[str]) -> None:

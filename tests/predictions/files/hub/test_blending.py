@@ -165,6 +165,22 @@ def test_values_are_rounded_if_the_hub_asks_for_whole_numbers(folder: Path) -> N
     assert values.to_list() == np.round(blend.quantiles).ravel().tolist()
 
 
+def test_values_are_not_rounded_for_another_target(folder: Path) -> None:
+    config = conftest.tasks()
+    tasks = config["rounds"][0]["model_tasks"]
+    other = json.loads(json.dumps(tasks[0]))
+    other["task_ids"]["target"] = {"required": None, "optional": ["deaths"]}
+    other["output_type"]["quantile"]["value"]["type"] = "integer"
+    tasks.append(other)
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
+    blend = blend_round(
+        open_hub(folder), where={"target": conftest.TARGET}, weights_params=FREE
+    )
+    path, notes = blend.write("x-blend")
+    assert notes == ()
+    assert pl.read_csv(path)["value"].to_list() == blend.quantiles.ravel().tolist()
+
+
 def test_a_blend_outside_of_the_limits_is_not_written(folder: Path) -> None:
     change_tasks(folder, value={"type": "double", "minimum": 0, "maximum": 5})
     with pytest.raises(ValueError, match=r"must have values .* to 5.0: .*location="):
