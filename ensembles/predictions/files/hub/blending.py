@@ -150,8 +150,9 @@ def blend_round(
 ) -> HubBlend:
     """Blend the quantile forecasts of a round.
 
-    Weights are learned from earlier rounds, and from outcomes as they were known before
-    the date of the round. The scores of the blend in earlier rounds are computed in the
+    Weights are learned from earlier rounds, and from outcomes as they were known on the
+    last day of submissions, or before the date of the round if the hub does not have
+    such a day or it is later. The scores of the blend in earlier rounds are computed in the
     same way: the weights of each round from the rounds before it.
 
     Parameters
@@ -206,9 +207,13 @@ def blend_round(
     )
     now = np.datetime64(round_name, "D")
     units, ids, unit_notes = _units(hub, round_name, forecasts, wanted)
-    known, outcome_notes = _outcomes(
+    outcomes, outcome_notes = _outcomes(
         hub, forecasts, target, wanted, needed=weights is not None
     )
+
+    def known(date: Any) -> Float64:
+        return outcomes(hub.tasks.cutoff(date, hub.tasks.round_of(round_name)))
+
     options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
     if rule is not None:
         options["rule"] = rule

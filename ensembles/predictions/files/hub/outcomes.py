@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -19,7 +20,7 @@ SUFFIXES = (".csv", ".parquet")
 VALUES = ("observation", "oracle_value", "value")
 AS_OF = "as_of"
 DATES = ("target_end_date", "target_date", "date")
-PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)")  # of a folder, as Arrow names them
+PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)")  # of a folder, as Arrow names it
 
 
 class Outcomes:
@@ -57,6 +58,7 @@ class Outcomes:
                 f"{', '.join(units.columns)}, it has {', '.join(table.columns)}"
             )
         known = unique_rows([table], shared)
+        _check_dates(table, shared, len(known), units.columns, owner)
         index = RowIndex(known, owner)
         self._of_unit = index.positions(units)
         self._rounds = rounds
@@ -110,6 +112,20 @@ class Outcomes:
         return y
 
 
+def _check_dates(
+    table: Any, shared: list[str], n_known: int, names: Sequence[str], owner: str
+) -> None:
+    """Raise if outcomes of several dates have the same common task IDs."""
+    for date in DATES:
+        if date not in table.columns or date in shared:
+            continue
+        if len(unique_rows([table], [*shared, date])) > n_known:
+            raise ValueError(
+                f"forecasts must have the date of the outcomes, which {owner} has in "
+                f"the column {date!r}: found the task IDs {', '.join(names)}"
+            )
+
+
 def as_dates(texts: Any, owner: str) -> Array:
     """Dates of a column of text.
 
@@ -157,7 +173,7 @@ def read_outcomes(
     output_type : str
         Output type of the rows of ``oracle-output``.
     dates : sequence of str
-        Task IDs with dates; a column ``date`` is renamed to the one of the target.
+        Task IDs of the forecasts; a column with dates is renamed to their target date.
 
     Returns
     -------
@@ -182,8 +198,9 @@ def read_outcomes(
     frames = [_read(file, owner, where, output_type) for file in files]
     table = pl.concat(frames, how="diagonal")
     target_date = next((name for name in DATES if name in dates), None)
-    if target_date and target_date not in table.columns and "date" in table.columns:
-        table = table.rename({"date": target_date})
+    published = next((name for name in DATES if name in table.columns), None)
+    if target_date and published and target_date not in table.columns:
+        table = table.rename({published: target_date})
     if not len(table):
         raise ValueError(f"{owner} must have outcomes for {dict(where)}, found none")
     return table, str(owner)
@@ -203,7 +220,7 @@ def _read(path: Path, owner: Path, where: Mapping[str, str], output_type: str) -
     frame = pl.concat(list(table.read(texts, [value]))).rename({value: "value"})
     for part in path.relative_to(owner).parts[:-1]:
         if match := PARTITION.fullmatch(part):
-            frame = frame.with_columns(pl.lit(match[2]).alias(match[1]))
+            frame = frame.with_columns(pl.lit(unquote(match[2])).alias(match[1]))
     conditions = dict(where)
     if "output_type" in frame.columns:
         conditions["output_type"] = output_type

@@ -7,10 +7,13 @@ https://docs.hubverse.io, "Hub configuration files".
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ensembles.predictions.files.layouts import normal_label
 from ensembles.regular_files import read_json
@@ -18,6 +21,7 @@ from ensembles.regular_files import read_json
 CONFIGURATION = "hub-config"
 TASKS = "tasks.json"
 ADMINISTRATION = "admin.json"
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 FORMATS = ("csv", "parquet")  # of hubverse, which we write; it also has arrow
 
 
@@ -100,11 +104,15 @@ class HubRound:
         Whether ``round_id`` is the name of a task ID.
     model_tasks : tuple of ModelTask
         Groups of tasks.
+    due : int, str or None, default=None
+        Last day of submissions: days after the date of the round, negative before it,
+        or a date; None if the hub does not have one.
     """
 
     round_id: str
     from_variable: bool
     model_tasks: tuple[ModelTask, ...]
+    due: int | str | None = None
 
     def has_round(self, name: str) -> bool:
         """Whether a round is one of these.
@@ -137,6 +145,30 @@ class HubTasks:
 
     path: Path
     rounds: tuple[HubRound, ...]
+
+    def cutoff(self, date: np.datetime64, rounds: HubRound) -> np.datetime64:
+        """Date before which outcomes must be published to be known to a round.
+
+        Parameters
+        ----------
+        date : datetime64[D]
+            Date of the round.
+        rounds : HubRound
+            Rounds whose last day of submissions counts if the hub no longer has the
+            round.
+
+        Returns
+        -------
+        datetime64[D]
+            The date of the round, or the day after the last day of submissions if that
+            is earlier.
+        """
+        matches = [entry for entry in self.rounds if entry.has_round(str(date))]
+        due = (matches or [rounds])[0].due
+        if due is None:
+            return date
+        last = np.datetime64(due, "D") if isinstance(due, str) else date + due
+        return min(date, last + np.timedelta64(1, "D"))
 
     def round_of(self, name: str) -> HubRound:
         """Rounds that a round is one of.
@@ -272,7 +304,22 @@ def _round(where: str, value: Any, derived: Sequence[str]) -> HubRound:
                 f"{where}.model_tasks[{number}] must have the task ID {round_id!r}, "
                 f"which names rounds, found {', '.join(task.task_ids)}"
             )
-    return HubRound(round_id, bool(from_variable), tasks)
+    return HubRound(round_id, bool(from_variable), tasks, _due(where, value, round_id))
+
+
+def _due(where: str, value: Mapping[str, Any], round_id: str) -> int | str | None:
+    """Last day of submissions, as in `HubRound`."""
+    if value.get("submissions_due") is None:
+        return None
+    due = _object(where, value, "submissions_due")
+    where, end = f"{where}.submissions_due", due.get("end")
+    if "relative_to" in due:
+        # A date relative to another task ID differs between the rows of a round.
+        days = _number(where, due, "end", 0)
+        return int(days) if due["relative_to"] == round_id else None
+    if not isinstance(end, str) or not DATE.fullmatch(end[:10]):
+        raise ValueError(f"{where}: end must be a date, found {end!r:.60}")
+    return end[:10]
 
 
 def _model_task(where: str, value: Any, derived: Sequence[str]) -> ModelTask:
