@@ -12,7 +12,12 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.predictions.files.formats.paths import open_table
-from ensembles.predictions.files.rows import RowIndex, unique_rows
+from ensembles.predictions.files.rows import (
+    RowIndex,
+    describe,
+    normal_text,
+    unique_rows,
+)
 
 FOLDER = "target-data"
 SERIES = ("time-series", "oracle-output")
@@ -78,6 +83,12 @@ class Outcomes:
             self.notes.append(
                 f"{owner} has no column {AS_OF!r}: weights are learned from outcomes "
                 "that may have been revised after a round was due"
+            )
+        earlier = rounds < rounds.max()
+        if earlier.any() and (self._of_unit[earlier] < 0).all():
+            self.notes.append(
+                f"{owner} has no outcome of earlier rounds: they have "
+                f"{describe(units.select(shared), 0)}, it has {describe(known, 0)}"
             )
         positions = index.positions(table.select(shared))
         self._check_once(positions, table, owner)
@@ -226,7 +237,7 @@ def _read(path: Path, owner: Path, where: Mapping[str, str], output_type: str) -
         conditions["output_type"] = output_type
     for name, wanted in conditions.items():
         if name in frame.columns:
-            frame = frame.filter(frame[name].str.strip_chars() == wanted)
+            frame = frame.filter(normal_text(frame[name]) == wanted)
     return frame.drop("output_type", "output_type_id", strict=False)
 
 

@@ -187,3 +187,12 @@ def test_names_of_folders_with_escapes_are_read(folder: Path) -> None:
     frame.drop("target").write_csv(part)
     blend = blend_round(open_hub(folder), **FREE)
     assert np.array_equal(blend.weights, expected.weights)
+
+
+def test_outcomes_of_other_places_are_noted(folder: Path) -> None:
+    path, frame = series(folder)
+    frame.with_columns(location="0" + pl.col("location")).write_csv(path)
+    blend = blend_round(open_hub(folder), **FREE)
+    assert blend.scores == ()
+    assert "no outcome of earlier rounds: they have location=" in blend.notes[0]
+    assert blend_round(open_hub(folder), n_rounds=0).notes == ()
