@@ -19,7 +19,7 @@ from ensembles.predictions.files.hub.model_rounds import (
     choose_target,
     read_rounds,
 )
-from ensembles.predictions.files.hub.outcomes import Outcomes, read_outcomes
+from ensembles.predictions.files.hub.outcomes import Outcomes, cutoff, read_outcomes
 from ensembles.predictions.files.hub.submission import accepts_units, write_submission
 from ensembles.predictions.files.hub.tasks import DATE
 from ensembles.predictions.files.rows import describe
@@ -219,7 +219,7 @@ def blend_round(
     )
 
     def known(date: Any) -> Float64:
-        return outcomes(hub.tasks.cutoff(date, hub.tasks.round_of(round_name)))
+        return outcomes(cutoff(hub.tasks, date, hub.tasks.round_of(round_name)))
 
     options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
     if rule is not None:

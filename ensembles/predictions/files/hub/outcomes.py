@@ -12,6 +12,7 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.predictions.files.formats.paths import open_table
+from ensembles.predictions.files.hub.tasks import HubRound, HubTasks
 from ensembles.predictions.files.rows import (
     RowIndex,
     describe,
@@ -135,6 +136,31 @@ def _check_dates(
                 f"forecasts must have the date of the outcomes, which {owner} has in "
                 f"the column {date!r}: found the task IDs {', '.join(names)}"
             )
+
+
+def cutoff(tasks: HubTasks, date: Any, rounds: HubRound) -> Any:
+    """Date before which outcomes must be published to be known to a round.
+
+    Parameters
+    ----------
+    tasks : HubTasks
+        Rounds of the hub.
+    date : datetime64[D]
+        Date of the round.
+    rounds : HubRound
+        Rounds whose last day of submissions counts if the hub no longer has the round.
+
+    Returns
+    -------
+    datetime64[D]
+        The date of the round, or the day after the last day of submissions if that is
+        earlier.
+    """
+    due = next((r.due for r in tasks.rounds if r.has_round(str(date))), rounds.due)
+    if due is None:
+        return date
+    last = np.datetime64(due, "D") if isinstance(due, str) else date + due
+    return min(date, last + np.timedelta64(1, "D"))
 
 
 def as_dates(texts: Any, owner: str) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ def write_submission(
     path = hub.settings.model_output / model / name if out is None else out
     frame, notes = _frame(hub, round_name, ids, output_type, columns, values)
     check_rows(hub, round_name, frame, str(path))
+    if path.suffix == ".parquet":  # text has no types
+        frame = _typed(frame, hub.tasks.types())
     if out is None:
         path.parent.mkdir(exist_ok=True)
     with atomic_output(path, folder=False, force=force) as temporary:
@@ -89,6 +91,22 @@ def write_submission(
         next(writing)(frame)
         next(writing, None)
     return path, notes
+
+
+def _typed(frame: Any, types: Mapping[str, str]) -> Any:
+    """Columns of text with the types of the hub."""
+    import polars as pl
+
+    typed = {
+        "integer": lambda texts: texts.cast(pl.Int32),
+        "double": lambda texts: texts.cast(pl.Float64),
+        "Date": lambda texts: texts.str.to_date(),
+    }
+    return frame.with_columns(
+        typed[types[name]](frame[name])
+        for name in frame.columns
+        if types.get(name) in typed
+    )
 
 
 def check_model_name(model: str) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ensembles.predictions.files.layouts import normal_label
 from ensembles.regular_files import read_json
@@ -35,10 +33,14 @@ class AllowedValues:
         Values that a submission must have.
     optional : tuple of str
         Values that it may have.
+    type : str
+        Type of the values, as hubverse names it: ``"integer"``, ``"double"``,
+        ``"Date"`` or ``"character"``; empty without values.
     """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    type: str
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -141,34 +143,30 @@ class HubTasks:
         Path of ``tasks.json``.
     rounds : tuple of HubRound
         Rounds.
+    level_type : str, default="auto"
+        Type of the column ``output_type_id``; "auto" follows from its values.
     """
 
     path: Path
     rounds: tuple[HubRound, ...]
+    level_type: str = "auto"
 
-    def cutoff(self, date: np.datetime64, rounds: HubRound) -> np.datetime64:
-        """Date before which outcomes must be published to be known to a round.
-
-        Parameters
-        ----------
-        date : datetime64[D]
-            Date of the round.
-        rounds : HubRound
-            Rounds whose last day of submissions counts if the hub no longer has the
-            round.
-
-        Returns
-        -------
-        datetime64[D]
-            The date of the round, or the day after the last day of submissions if that
-            is earlier.
-        """
-        matches = [entry for entry in self.rounds if entry.has_round(str(date))]
-        due = (matches or [rounds])[0].due
-        if due is None:
-            return date
-        last = np.datetime64(due, "D") if isinstance(due, str) else date + due
-        return min(date, last + np.timedelta64(1, "D"))
+    def types(self) -> dict[str, str]:
+        """Types of the task IDs and of ``output_type_id``, in all rounds."""
+        tasks = [task for entry in self.rounds for task in entry.model_tasks]
+        names = dict.fromkeys(name for task in tasks for name in task.task_ids)
+        types = {
+            name: common_type(
+                t.task_ids[name].type for t in tasks if name in t.task_ids
+            )
+            for name in names
+        }
+        outputs = [output for task in tasks for output in task.output_types.values()]
+        levels = common_type(o.ids.type if o.ids else "character" for o in outputs)
+        types["output_type_id"] = (
+            levels if self.level_type == "auto" else self.level_type
+        )
+        return types
 
     def round_of(self, name: str) -> HubRound:
         """Rounds that a round is one of.
@@ -286,7 +284,7 @@ def read_tasks(folder: Path) -> HubTasks:
         _round(f"{path}: rounds[{n}]", value, derived)
         for n, value in enumerate(_items(path, content, "rounds"))
     )
-    return HubTasks(path, rounds)
+    return HubTasks(path, rounds, str(content.get("output_type_id_datatype", "auto")))
 
 
 def _round(where: str, value: Any, derived: Sequence[str]) -> HubRound:
@@ -369,7 +367,7 @@ def _allowed(where: str, value: Any) -> AllowedValues:
         raise ValueError(
             f"{where} must have required and optional values: {value!r:.60}"
         )
-    lists = []
+    lists, raw = [], list[Any]()
     for key in ("required", "optional"):
         values = value.get(key)
         if values is not None and not isinstance(values, list):
@@ -377,7 +375,34 @@ def _allowed(where: str, value: Any) -> AllowedValues:
                 f"{where}.{key} must be a list or null, found {values!r:.60}"
             )
         lists.append(tuple(normal_label(v) for v in values or () if v is not None))
-    return AllowedValues(*lists)
+        raw += values or ()
+    return AllowedValues(lists[0], lists[1], common_type(map(_type, raw)))
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, str):
+        return "Date" if DATE.fullmatch(value) else "character"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "integer"
+    return "double" if isinstance(value, float) else ""
+
+
+def common_type(types: Iterable[str]) -> str:
+    """Type of values of several types.
+
+    Parameters
+    ----------
+    types : iterable of str
+        Types as in `AllowedValues`.
+
+    Returns
+    -------
+    str
+    """
+    distinct = set(types) - {""}
+    if distinct == {"integer", "double"}:
+        return "double"
+    return distinct.pop() if len(distinct) == 1 else "character" if distinct else ""
 
 
 def _number(where: str, value: Mapping[str, Any], key: str, default: float) -> float:

@@ -148,6 +148,29 @@ def test_a_submission_is_written_in_the_layout_of_the_hub(folder: Path) -> None:
     assert pl.read_parquet(out)["value"].to_list() == values.ravel().tolist()
 
 
+def test_parquet_has_the_types_of_the_hub(folder: Path) -> None:
+    (folder / "hub-config" / "admin.json").write_text('{"file_format": ["parquet"]}')
+    hub = open_hub(folder)
+    path, _ = blend_round(hub).write("x-blend")
+    check_submission(hub, path)
+    frame = pl.read_parquet(path)
+    assert dict(frame.schema) == {
+        **{"reference_date": pl.Date, "target": pl.String, "horizon": pl.Int32},
+        **{"location": pl.String, "target_end_date": pl.Date},
+        **{"output_type": pl.String, "output_type_id": pl.Float64},
+        "value": pl.Float64,
+    }
+    assert frame["output_type_id"].to_list()[:3] == conftest.LEVELS
+    config = conftest.tasks() | {"output_type_id_datatype": "character"}
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
+    path, _ = blend_round(open_hub(folder)).write("x-blend", force=True)
+    assert pl.read_parquet(path)["output_type_id"].to_list()[:3] == [
+        "0.1",
+        "0.5",
+        "0.9",
+    ]
+
+
 def change_tasks(folder: Path, **output: Any) -> None:
     config = conftest.tasks()
     task = config["rounds"][0]["model_tasks"][0]
