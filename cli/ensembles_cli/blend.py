@@ -269,6 +269,7 @@ def command(
             rule_params=as_params(rule_params),
             weights=weights or "convex",
             weights_params=as_params(weights_params),
+            crossing=options["crossing"],
             out=out,
             force=force,
             as_json=as_json,

@@ -75,11 +75,27 @@ def test_models_round_rule_and_weights_are_chosen(hub: Path, tmp_path: Path) -> 
     assert out.exists()
 
 
+def test_crossing_quantiles_are_sorted_on_request(hub: Path) -> None:
+    (path,) = (hub / "model-output" / "a-near").glob(f"{ROUNDS[-1]}*")
+    text = path.read_text().replace("0.5", "x").replace("0.1", "0.5")
+    path.write_text(text.replace("x", "0.1"))
+    result = run(hub)
+    assert result.exit_code == 1
+    assert "--crossing sort" in result.stderr
+    assert run(hub, "--crossing", "sort").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--hub", "HUB", "--metric", "auc"], "--metric does not apply with --hub"),
         (["--hub", "HUB", "--weights", "greedy"], "--weights must be skill or equal"),
+        (["--hub", "HUB", "--weights-param", "n=3"], "must be among power, prior"),
+        (["--hub", "HUB", "--weights-param", "power=x"], "power must be a number"),
+        (
+            ["--hub", "HUB", "--weights", "equal", "--weights-param", "power=3"],
+            "among none",
+        ),
         (["--hub", "HUB", "-o", "x.csv"], "-o requires --model-id"),
         (["--hub", "HUB", "--model-id", "blend"], "must be a team and a model"),
         (["--hub", "HUB", "z"], "models must have a folder"),

@@ -14,7 +14,7 @@ OWN = ("round_name", "model_id", "exclude", "where", "n_rounds")
 # Other options of the command that apply to hubs.
 SHARED = (
     *("hub", "members", "target", "rule", "rule_params", "weights", "weights_params"),
-    *("out", "force", "as_json"),
+    *("crossing", "out", "force", "as_json"),
 )
 
 

@@ -16,6 +16,7 @@ from ensembles_cli.reports.soup_progress import format_score, print_notes
 
 if TYPE_CHECKING:
     from ensembles.predictions.files.hub.blending import HubBlend, HubScore
+    from ensembles.predictions.forecasts.quantiles import Crossing
 
 DEFAULT = "convex"  # of the command for files
 EQUAL = ("equal", "uniform", "none")
@@ -31,6 +32,7 @@ def blend_in_hub(
     rule_params: dict[str, Any],
     weights: str,
     weights_params: dict[str, Any],
+    crossing: Crossing,
     out: Path | None,
     force: bool,
     as_json: bool,
@@ -53,6 +55,8 @@ def blend_in_hub(
         "skill", or "equal" for equal weights.
     weights_params : dict
         Parameters of the weights.
+    crossing : {"raise", "sort"}
+        If quantiles of a model decrease with the level: raise, or sort them.
     out : Path or None
         File to write; None is the file of the submission in the hub.
     force : bool
@@ -70,6 +74,11 @@ def blend_in_hub(
         raise click.UsageError("-o requires --model-id with --hub")
     if weights not in ("skill", DEFAULT, *EQUAL):
         raise click.UsageError(f"--weights must be skill or equal, found {weights!r}")
+    for name, value in weights_params.items():
+        if isinstance(value, str):
+            raise click.UsageError(
+                f"--weights-param {name} must be a number, found {value!r}"
+            )
     opened = open_hub(hub.path)
     exclude = [*hub.exclude]
     if hub.model_id in opened.models():  # an earlier blend is not a member
@@ -86,6 +95,7 @@ def blend_in_hub(
         rule_params=rule_params or None,
         weights=None if weights in EQUAL else "skill",
         weights_params=weights_params or None,
+        crossing=crossing,
         n_rounds=hub.n_rounds,
     )
     notes, path = blended.notes, None

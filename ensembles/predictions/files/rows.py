@@ -31,11 +31,24 @@ def row_keys(ids: Any) -> Any:
     """
     import polars as pl
 
-    texts = [_normal(ids[name]).alias(name) for name in ids.columns]
+    texts = [normal_text(ids[name]) for name in ids.columns]
     return pl.select(pl.concat_str(texts, separator=SEPARATOR).alias("key"))["key"]
 
 
-def _normal(values: Any) -> Any:
+def normal_text(values: Any) -> Any:
+    """Text of identifiers, the same for all formats of a file.
+
+    Parameters
+    ----------
+    values : polars.Series of str
+        Identifiers.
+
+    Returns
+    -------
+    polars.Series of str
+        ``7`` for ``7.0``, ``2026-01-03`` for ``2026-01-03 00:00:00``, and an empty
+        text for null.
+    """
     values = values.fill_null("").str.strip_chars()
     # Two passes over most columns would take longer than all other steps.
     for part, pattern in ((".0", WHOLE), ("00:00", MIDNIGHT)):

@@ -14,6 +14,7 @@ from ensembles._typing import Array, Float64
 from ensembles.predictions.forecasts.pool import check_present
 from ensembles.predictions.forecasts.pools import POOLS
 from ensembles.predictions.forecasts.quantiles import (
+    Crossing,
     as_numbers,
     check_levels,
     check_quantiles,
@@ -22,6 +23,8 @@ from ensembles.predictions.forecasts.quantiles import (
 from ensembles.predictions.forecasts.scores import pinball_loss
 from ensembles.predictions.forecasts.skill import check_rounds, skill_weights
 from ensembles.registry import lookup
+
+SKILL_PARAMS = ("power", "prior", "half_life", "max_weight")
 
 
 class RoundForecasts(NamedTuple):
@@ -52,6 +55,7 @@ def combine_rounds(
     rule_params: Mapping[str, Any] | None = None,
     weights: str | None = "skill",
     weights_params: Mapping[str, Any] | None = None,
+    crossing: Crossing = "raise",
 ) -> RoundForecasts:
     """Combine the quantile forecasts of each round, with weights from earlier rounds.
 
@@ -82,6 +86,9 @@ def combine_rounds(
         that are present in the round.
     weights_params : mapping or None, default=None
         Parameters of `skill_weights`; None means its defaults.
+    crossing : {"raise", "sort"}, default="raise"
+        If quantiles of a member decrease from one level to the next: raise, or sort
+        them.
 
     Returns
     -------
@@ -120,8 +127,9 @@ def combine_rounds(
     check_choice("weights", weights, ("skill", None))
     pools = _check_rule(rule, check_mapping("rule_params", rule_params))
     weights_params = check_mapping("weights_params", weights_params)
+    _check_weights_params(weights, weights_params)
     levels = check_levels(levels)
-    quantiles = check_quantiles(stack, levels)
+    quantiles = check_quantiles(stack, levels, crossing=crossing)
     if quantiles.ndim != 3:
         raise ValueError(
             "stack must have the shape (n_members, n_units, n_levels), found "
@@ -168,6 +176,16 @@ def _check_rule(
     for pool in pools:
         pool.check_params(rule_params)
     return [partial(pool, **rule_params) for pool in pools]
+
+
+def _check_weights_params(weights: str | None, params: Mapping[str, Any]) -> None:
+    known = () if weights is None else SKILL_PARAMS
+    for name in params:
+        if name not in known:
+            raise ValueError(
+                f"weights_params of weights={weights!r} must be among "
+                f"{', '.join(known) or 'none'}: found {name!r}"
+            )
 
 
 def _known_losses(

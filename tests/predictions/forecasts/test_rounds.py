@@ -168,3 +168,30 @@ def test_the_better_member_gets_more_weight_and_the_blend_improves() -> None:
         for blend in (ours, equal)
     ]
     assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize("weights", ["skill", None])
+def test_an_unknown_parameter_of_the_weights_is_named(weights: str | None) -> None:
+    stack, rounds, y = rounds_of(n_rounds=3)
+    params = {"n_rounds" if weights else "power": 3}
+    message = "among power, prior.*'n_rounds'" if weights else "among none.*'power'"
+    with pytest.raises(ValueError, match=message):
+        combine_rounds(
+            stack,
+            rounds,
+            known_before(rounds, y),
+            levels=LEVELS,
+            weights=weights,
+            weights_params=params,
+        )
+
+
+def test_crossing_quantiles_are_sorted_on_request() -> None:
+    stack, rounds, y = rounds_of(n_rounds=3)
+    truth = known_before(rounds, y)
+    expected = combine_rounds(stack, rounds, truth, levels=LEVELS)
+    crossed = np.asarray(stack)[..., ::-1]
+    with pytest.raises(ValueError, match="pass crossing='sort'"):
+        combine_rounds(crossed, rounds, truth, levels=LEVELS)
+    blend = combine_rounds(crossed, rounds, truth, levels=LEVELS, crossing="sort")
+    assert np.array_equal(blend.quantiles, expected.quantiles)

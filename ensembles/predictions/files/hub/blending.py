@@ -19,9 +19,11 @@ from ensembles.predictions.files.hub.model_rounds import (
     choose_target,
     read_rounds,
 )
-from ensembles.predictions.files.hub.outcomes import Outcomes, read_outcomes
+from ensembles.predictions.files.hub.outcomes import Outcomes, cutoff, read_outcomes
 from ensembles.predictions.files.hub.submission import accepts_units, write_submission
+from ensembles.predictions.files.hub.tasks import DATE
 from ensembles.predictions.files.rows import describe
+from ensembles.predictions.forecasts.quantiles import Crossing
 from ensembles.predictions.forecasts.rounds import RoundForecasts, combine_rounds
 from ensembles.predictions.forecasts.scores import weighted_interval_score
 
@@ -146,13 +148,15 @@ def blend_round(
     rule_params: Mapping[str, Any] | None = None,
     weights: str | None = "skill",
     weights_params: Mapping[str, Any] | None = None,
+    crossing: Crossing = "raise",
     n_rounds: int | None = N_ROUNDS,
 ) -> HubBlend:
     """Blend the quantile forecasts of a round.
 
-    Weights are learned from earlier rounds, and from outcomes as they were known before
-    the date of the round. The scores of the blend in earlier rounds are computed in the
-    same way: the weights of each round from the rounds before it.
+    Weights are learned from earlier rounds, and from outcomes as they were known on the
+    last day of submissions, or before the date of the round if the hub does not have
+    such a day or it is later. The scores of the blend in earlier rounds are computed in
+    the same way: the weights of each round from the rounds before it.
 
     Parameters
     ----------
@@ -179,6 +183,9 @@ def blend_round(
         "skill" learns weights from earlier rounds; None weights models equally.
     weights_params : mapping or None, default=None
         Parameters of `ensembles.predictions.forecasts.skill_weights`.
+    crossing : {"raise", "sort"}, default="raise"
+        If quantiles of a model decrease from one level to the next: raise, or sort
+        them.
     n_rounds : int or None, default=20
         Number of earlier rounds to read; None reads all.
 
@@ -203,12 +210,17 @@ def blend_round(
         [*earlier, round_name],
         hub.tasks.round_of(round_name).round_id,
         wanted,
+        crossing=crossing,
     )
     now = np.datetime64(round_name, "D")
     units, ids, unit_notes = _units(hub, round_name, forecasts, wanted)
-    known, outcome_notes = _outcomes(
+    outcomes, outcome_notes = _outcomes(
         hub, forecasts, target, wanted, needed=weights is not None
     )
+
+    def known(date: Any) -> Float64:
+        return outcomes(cutoff(hub.tasks, date, hub.tasks.round_of(round_name)))
+
     options: dict[str, Any] = {"levels": forecasts.levels, "rule_params": rule_params}
     if rule is not None:
         options["rule"] = rule
@@ -216,7 +228,7 @@ def blend_round(
         combine_rounds, forecasts.stack, forecasts.rounds, known, **options
     )
     equal = combined = combine(weights=None)
-    if weights is not None:
+    if weights is not None or weights_params:
         combined = combine(weights=weights, weights_params=weights_params)
     scores = _scores(forecasts, known(now), combined, equal)
     return HubBlend(
@@ -229,7 +241,7 @@ def blend_round(
         combined.quantiles[units],
         scores,
         len(earlier),
-        (*notes, *unit_notes, *outcome_notes),
+        (*notes, *forecasts.notes, *unit_notes, *outcome_notes),
     )
 
 
@@ -273,6 +285,12 @@ def _choose_rounds(
 ) -> tuple[str, list[str]]:
     """Round to blend, and the earlier ones to read."""
     names = sorted({name for paths in submissions.values() for name in paths})
+    names = [name for name in names if DATE.fullmatch(name)]  # not of a template
+    if not names:
+        raise ValueError(
+            f"{hub.settings.model_output} must have submissions named after the date "
+            "of their round, such as 2024-11-23-TEAM-MODEL.csv"
+        )
     if round_name is None:
         round_name = names[-1]
     rounds = hub.tasks.round_of(round_name)

@@ -20,6 +20,7 @@ from ensembles.predictions.files.hub.tasks import (
 )
 from ensembles.predictions.files.layouts import normal_label
 from ensembles.predictions.files.prediction_file import PredictionFile, predictions_of
+from ensembles.predictions.files.rows import normal_text
 from ensembles.regular_files import read_regular
 
 SUFFIXES = (".csv", ".parquet")
@@ -173,7 +174,7 @@ def open_hub(path: str | os.PathLike[str]) -> Hub:
 
 
 def _in_memory(table: PredictionTable) -> PredictionTable:
-    """The same table, read once; a submission has some thousand rows."""
+    """The same table with normal text, read once; submissions are small."""
     import polars as pl
 
     if VALUE not in table.names:
@@ -183,6 +184,7 @@ def _in_memory(table: PredictionTable) -> PredictionTable:
         )
     others = [name for name in table.names if name != VALUE]
     frame = pl.concat(list(table.read(others, [VALUE])))
+    frame = frame.with_columns(normal_text(frame[name]) for name in others)
 
     def read(texts: Sequence[str], numbers: Sequence[str]) -> Iterator[Any]:
         yield frame.select(*texts, *numbers)
@@ -200,5 +202,5 @@ def _has_rows(table: PredictionTable, where: Mapping[str, str]) -> bool:
             )
     (frame,) = table.read(list(where), ())
     for name, value in where.items():
-        frame = frame.filter(frame[name].str.strip_chars() == value)
+        frame = frame.filter(frame[name] == value)
     return bool(len(frame))

@@ -13,8 +13,10 @@ from ensembles.predictions.files.alignment import AlignedPredictions, align
 from ensembles.predictions.files.hub.folder import Hub
 from ensembles.predictions.files.layouts import normal_label
 from ensembles.predictions.files.rows import describe
+from ensembles.predictions.forecasts.quantiles import Crossing, first_index
 
 OUTPUT_TYPE = "quantile"
+ROUNDING = 1e-12  # relative to a quantile
 TARGET_IDS = ("target", "target_variable", "outcome")  # task IDs that name targets
 
 
@@ -33,6 +35,8 @@ class ModelRounds(NamedTuple):
         Levels of the quantiles.
     stack : ndarray of shape (n_members, n_units, n_levels)
         Quantiles; NaN for units that a model lacks.
+    notes : list of str
+        Sentences about rows of the last round that are left out.
     """
 
     names: list[str]
@@ -40,6 +44,7 @@ class ModelRounds(NamedTuple):
     rounds: Array
     levels: Float64
     stack: Float64
+    notes: list[str]
 
 
 def choose_models(
@@ -148,6 +153,8 @@ def read_rounds(
     round_names: Iterable[str],
     round_id: str,
     where: Mapping[str, str],
+    *,
+    crossing: Crossing = "raise",
 ) -> ModelRounds:
     """Read the quantiles of models in several rounds.
 
@@ -163,6 +170,9 @@ def read_rounds(
         Task ID that names rounds.
     where : mapping of str to str
         Values of task IDs that rows must have.
+    crossing : {"raise", "sort"}, default="raise"
+        If quantiles of a model decrease from one level to the next: raise, or sort
+        them.
 
     Returns
     -------
@@ -172,7 +182,8 @@ def read_rounds(
     Raises
     ------
     ValueError
-        If a submission is damaged, levels differ, or no model has forecasts.
+        If a submission is damaged, levels differ, quantiles cross, or no model has
+        forecasts.
     """
     import polars as pl
 
@@ -189,6 +200,8 @@ def read_rounds(
         if present:
             part = align(present, missing="member")
             _check_round(part, round_name, round_id)
+            if crossing == "raise":
+                _check_crossing(part, round_name)
             parts.append((round_name, part))
     if not parts:
         raise ValueError(f"{hub.path} has no quantiles for {dict(where)}")
@@ -204,11 +217,25 @@ def read_rounds(
                 f"{levels.tolist()}, {round_name} has {part.columns.tolist()}"
             )
         members = [names.index(name) for name in part.names]
-        stack[members, stop - n : stop] = part.stack
+        stack[members, stop - n : stop] = np.sort(part.stack, axis=-1)
     columns = list(parts[0][1].ids.columns)
     rounds = np.repeat(np.array([name for name, _ in parts], "datetime64[D]"), n_units)
     ids = pl.concat([part.ids.select(columns) for _, part in parts])
-    return ModelRounds(names, ids, rounds, levels, stack)
+    return ModelRounds(names, ids, rounds, levels, stack, parts[-1][1].notes)
+
+
+def _check_crossing(part: AlignedPredictions, round_name: str) -> None:
+    """Raise if quantiles of a model decrease by more than rounding errors."""
+    tolerance = ROUNDING * np.abs(part.stack[..., 1:])
+    crosses = (np.diff(part.stack, axis=-1) < -tolerance).any(-1)
+    if crosses.any():
+        member, row = first_index(crosses)
+        quantiles = part.stack[member, row].tolist()
+        raise ValueError(
+            f"quantiles must not cross: in round {round_name}, {part.names[member]} "
+            f"has {quantiles!s:.100} for {describe(part.ids, row)}; "
+            "pass crossing='sort' (--crossing sort) to sort them, or leave it out"
+        )
 
 
 def _check_round(part: AlignedPredictions, round_name: str, round_id: str) -> None:

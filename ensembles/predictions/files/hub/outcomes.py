@@ -6,12 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.predictions.files.formats.paths import open_table
-from ensembles.predictions.files.rows import RowIndex, unique_rows
+from ensembles.predictions.files.hub.tasks import HubRound, HubTasks
+from ensembles.predictions.files.rows import (
+    RowIndex,
+    describe,
+    normal_text,
+    unique_rows,
+)
 
 FOLDER = "target-data"
 SERIES = ("time-series", "oracle-output")
@@ -19,7 +26,7 @@ SUFFIXES = (".csv", ".parquet")
 VALUES = ("observation", "oracle_value", "value")
 AS_OF = "as_of"
 DATES = ("target_end_date", "target_date", "date")
-PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)")  # of a folder, as Arrow names them
+PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)")  # of a folder, as Arrow names it
 
 
 class Outcomes:
@@ -57,6 +64,7 @@ class Outcomes:
                 f"{', '.join(units.columns)}, it has {', '.join(table.columns)}"
             )
         known = unique_rows([table], shared)
+        _check_dates(table, shared, len(known), units.columns, owner)
         index = RowIndex(known, owner)
         self._of_unit = index.positions(units)
         self._rounds = rounds
@@ -76,6 +84,12 @@ class Outcomes:
             self.notes.append(
                 f"{owner} has no column {AS_OF!r}: weights are learned from outcomes "
                 "that may have been revised after a round was due"
+            )
+        earlier = rounds < rounds.max()
+        if earlier.any() and (self._of_unit[earlier] < 0).all():
+            self.notes.append(
+                f"{owner} has no outcome of earlier rounds: they have "
+                f"{describe(units.select(shared), 0)}, it has {describe(known, 0)}"
             )
         positions = index.positions(table.select(shared))
         self._check_once(positions, table, owner)
@@ -108,6 +122,45 @@ class Outcomes:
         values[self._positions[known]] = self._values[known]
         y: Float64 = np.where(self._rounds < now, values[self._of_unit], np.nan)
         return y
+
+
+def _check_dates(
+    table: Any, shared: list[str], n_known: int, names: Sequence[str], owner: str
+) -> None:
+    """Raise if outcomes of several dates have the same common task IDs."""
+    for date in DATES:
+        if date not in table.columns or date in shared:
+            continue
+        if len(unique_rows([table], [*shared, date])) > n_known:
+            raise ValueError(
+                f"forecasts must have the date of the outcomes, which {owner} has in "
+                f"the column {date!r}: found the task IDs {', '.join(names)}"
+            )
+
+
+def cutoff(tasks: HubTasks, date: Any, rounds: HubRound) -> Any:
+    """Date before which outcomes must be published to be known to a round.
+
+    Parameters
+    ----------
+    tasks : HubTasks
+        Rounds of the hub.
+    date : datetime64[D]
+        Date of the round.
+    rounds : HubRound
+        Rounds whose last day of submissions counts if the hub no longer has the round.
+
+    Returns
+    -------
+    datetime64[D]
+        The date of the round, or the day after the last day of submissions if that is
+        earlier.
+    """
+    due = next((r.due for r in tasks.rounds if r.has_round(str(date))), rounds.due)
+    if due is None:
+        return date
+    last = np.datetime64(due, "D") if isinstance(due, str) else date + due
+    return min(date, last + np.timedelta64(1, "D"))
 
 
 def as_dates(texts: Any, owner: str) -> Array:
@@ -157,7 +210,7 @@ def read_outcomes(
     output_type : str
         Output type of the rows of ``oracle-output``.
     dates : sequence of str
-        Task IDs with dates; a column ``date`` is renamed to the one of the target.
+        Task IDs of the forecasts; a column with dates is renamed to their target date.
 
     Returns
     -------
@@ -182,8 +235,9 @@ def read_outcomes(
     frames = [_read(file, owner, where, output_type) for file in files]
     table = pl.concat(frames, how="diagonal")
     target_date = next((name for name in DATES if name in dates), None)
-    if target_date and target_date not in table.columns and "date" in table.columns:
-        table = table.rename({"date": target_date})
+    published = next((name for name in DATES if name in table.columns), None)
+    if target_date and published and target_date not in table.columns:
+        table = table.rename({published: target_date})
     if not len(table):
         raise ValueError(f"{owner} must have outcomes for {dict(where)}, found none")
     return table, str(owner)
@@ -203,13 +257,13 @@ def _read(path: Path, owner: Path, where: Mapping[str, str], output_type: str) -
     frame = pl.concat(list(table.read(texts, [value]))).rename({value: "value"})
     for part in path.relative_to(owner).parts[:-1]:
         if match := PARTITION.fullmatch(part):
-            frame = frame.with_columns(pl.lit(match[2]).alias(match[1]))
+            frame = frame.with_columns(pl.lit(unquote(match[2])).alias(match[1]))
     conditions = dict(where)
     if "output_type" in frame.columns:
         conditions["output_type"] = output_type
     for name, wanted in conditions.items():
         if name in frame.columns:
-            frame = frame.filter(frame[name].str.strip_chars() == wanted)
+            frame = frame.filter(normal_text(frame[name]) == wanted)
     return frame.drop("output_type", "output_type_id", strict=False)
 
 

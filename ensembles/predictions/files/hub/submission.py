@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ def write_submission(
     path = hub.settings.model_output / model / name if out is None else out
     frame, notes = _frame(hub, round_name, ids, output_type, columns, values)
     check_rows(hub, round_name, frame, str(path))
+    if path.suffix == ".parquet":  # text has no types
+        frame = _typed(frame, hub.tasks.types())
     if out is None:
         path.parent.mkdir(exist_ok=True)
     with atomic_output(path, folder=False, force=force) as temporary:
@@ -89,6 +91,22 @@ def write_submission(
         next(writing)(frame)
         next(writing, None)
     return path, notes
+
+
+def _typed(frame: Any, types: Mapping[str, str]) -> Any:
+    """Columns of text with the types of the hub."""
+    import polars as pl
+
+    typed = {
+        "integer": lambda texts: texts.cast(pl.Int32),
+        "double": lambda texts: texts.cast(pl.Float64),
+        "Date": lambda texts: texts.str.to_date(),
+    }
+    return frame.with_columns(
+        typed[types[name]](frame[name])
+        for name in frame.columns
+        if types.get(name) in typed
+    )
 
 
 def check_model_name(model: str) -> None:
@@ -130,14 +148,15 @@ def _frame(
             f"forecasts must have the task IDs of {hub.tasks.path}: they lack "
             f"{', '.join(missing)}, found {', '.join(ids.columns)}"
         )
-    is_integer = any(
-        task.output_types[output_type].value_type == "integer"
-        for task in rounds.model_tasks
-        if output_type in task.output_types
-    )
+    is_whole = np.zeros(len(ids), bool)
+    for task in rounds.model_tasks:
+        output = task.output_types.get(output_type)
+        if output is not None and output.value_type == "integer":
+            is_whole |= accepts_units(task, ids)
     notes: tuple[str, ...] = ()
-    if is_integer and not np.array_equal(values, np.round(values)):
-        values = np.round(values)
+    rounded = np.where(is_whole[:, None], np.round(values), values)
+    if not np.array_equal(values, rounded):
+        values = rounded
         notes = ("values are rounded to whole numbers, as the hub asks for",)
     n_units, n_columns = values.shape
     rows = np.repeat(np.arange(n_units), n_columns)
@@ -146,9 +165,9 @@ def _frame(
         pl.Series(STRUCTURE[1], [normal_label(c) for c in columns] * n_units),
         pl.Series(STRUCTURE[2], values.ravel()),
     )
-    return frame.with_columns(pl.col(STRUCTURE[2]).cast(pl.Int64)) if is_integer else (
-        frame
-    ), notes
+    if is_whole.all():
+        frame = frame.with_columns(pl.col(STRUCTURE[2]).cast(pl.Int64))
+    return frame, notes
 
 
 def check_submission(hub: Hub, path: str | os.PathLike[str]) -> None:

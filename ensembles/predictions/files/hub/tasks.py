@@ -7,7 +7,8 @@ https://docs.hubverse.io, "Hub configuration files".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ensembles.regular_files import read_json
 CONFIGURATION = "hub-config"
 TASKS = "tasks.json"
 ADMINISTRATION = "admin.json"
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 FORMATS = ("csv", "parquet")  # of hubverse, which we write; it also has arrow
 
 
@@ -31,10 +33,14 @@ class AllowedValues:
         Values that a submission must have.
     optional : tuple of str
         Values that it may have.
+    type : str
+        Type of the values, as hubverse names it: ``"integer"``, ``"double"``,
+        ``"Date"`` or ``"character"``; empty without values.
     """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    type: str
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -100,11 +106,15 @@ class HubRound:
         Whether ``round_id`` is the name of a task ID.
     model_tasks : tuple of ModelTask
         Groups of tasks.
+    due : int, str or None, default=None
+        Last day of submissions: days after the date of the round, negative before it,
+        or a date; None if the hub does not have one.
     """
 
     round_id: str
     from_variable: bool
     model_tasks: tuple[ModelTask, ...]
+    due: int | str | None = None
 
     def has_round(self, name: str) -> bool:
         """Whether a round is one of these.
@@ -133,10 +143,30 @@ class HubTasks:
         Path of ``tasks.json``.
     rounds : tuple of HubRound
         Rounds.
+    level_type : str, default="auto"
+        Type of the column ``output_type_id``; "auto" follows from its values.
     """
 
     path: Path
     rounds: tuple[HubRound, ...]
+    level_type: str = "auto"
+
+    def types(self) -> dict[str, str]:
+        """Types of the task IDs and of ``output_type_id``, in all rounds."""
+        tasks = [task for entry in self.rounds for task in entry.model_tasks]
+        names = dict.fromkeys(name for task in tasks for name in task.task_ids)
+        types = {
+            name: common_type(
+                t.task_ids[name].type for t in tasks if name in t.task_ids
+            )
+            for name in names
+        }
+        outputs = [output for task in tasks for output in task.output_types.values()]
+        levels = common_type(o.ids.type if o.ids else "character" for o in outputs)
+        types["output_type_id"] = (
+            levels if self.level_type == "auto" else self.level_type
+        )
+        return types
 
     def round_of(self, name: str) -> HubRound:
         """Rounds that a round is one of.
@@ -254,7 +284,7 @@ def read_tasks(folder: Path) -> HubTasks:
         _round(f"{path}: rounds[{n}]", value, derived)
         for n, value in enumerate(_items(path, content, "rounds"))
     )
-    return HubTasks(path, rounds)
+    return HubTasks(path, rounds, str(content.get("output_type_id_datatype", "auto")))
 
 
 def _round(where: str, value: Any, derived: Sequence[str]) -> HubRound:
@@ -272,7 +302,22 @@ def _round(where: str, value: Any, derived: Sequence[str]) -> HubRound:
                 f"{where}.model_tasks[{number}] must have the task ID {round_id!r}, "
                 f"which names rounds, found {', '.join(task.task_ids)}"
             )
-    return HubRound(round_id, bool(from_variable), tasks)
+    return HubRound(round_id, bool(from_variable), tasks, _due(where, value, round_id))
+
+
+def _due(where: str, value: Mapping[str, Any], round_id: str) -> int | str | None:
+    """Last day of submissions, as in `HubRound`."""
+    if value.get("submissions_due") is None:
+        return None
+    due = _object(where, value, "submissions_due")
+    where, end = f"{where}.submissions_due", due.get("end")
+    if "relative_to" in due:
+        # A date relative to another task ID differs between the rows of a round.
+        days = _number(where, due, "end", 0)
+        return int(days) if due["relative_to"] == round_id else None
+    if not isinstance(end, str) or not DATE.fullmatch(end[:10]):
+        raise ValueError(f"{where}: end must be a date, found {end!r:.60}")
+    return end[:10]
 
 
 def _model_task(where: str, value: Any, derived: Sequence[str]) -> ModelTask:
@@ -322,7 +367,7 @@ def _allowed(where: str, value: Any) -> AllowedValues:
         raise ValueError(
             f"{where} must have required and optional values: {value!r:.60}"
         )
-    lists = []
+    lists, raw = [], list[Any]()
     for key in ("required", "optional"):
         values = value.get(key)
         if values is not None and not isinstance(values, list):
@@ -330,7 +375,34 @@ def _allowed(where: str, value: Any) -> AllowedValues:
                 f"{where}.{key} must be a list or null, found {values!r:.60}"
             )
         lists.append(tuple(normal_label(v) for v in values or () if v is not None))
-    return AllowedValues(*lists)
+        raw += values or ()
+    return AllowedValues(lists[0], lists[1], common_type(map(_type, raw)))
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, str):
+        return "Date" if DATE.fullmatch(value) else "character"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "integer"
+    return "double" if isinstance(value, float) else ""
+
+
+def common_type(types: Iterable[str]) -> str:
+    """Type of values of several types.
+
+    Parameters
+    ----------
+    types : iterable of str
+        Types as in `AllowedValues`.
+
+    Returns
+    -------
+    str
+    """
+    distinct = set(types) - {""}
+    if distinct == {"integer", "double"}:
+        return "double"
+    return distinct.pop() if len(distinct) == 1 else "character" if distinct else ""
 
 
 def _number(where: str, value: Mapping[str, Any], key: str, default: float) -> float:

@@ -148,6 +148,29 @@ def test_a_submission_is_written_in_the_layout_of_the_hub(folder: Path) -> None:
     assert pl.read_parquet(out)["value"].to_list() == values.ravel().tolist()
 
 
+def test_parquet_has_the_types_of_the_hub(folder: Path) -> None:
+    (folder / "hub-config" / "admin.json").write_text('{"file_format": ["parquet"]}')
+    hub = open_hub(folder)
+    path, _ = blend_round(hub).write("x-blend")
+    check_submission(hub, path)
+    frame = pl.read_parquet(path)
+    assert dict(frame.schema) == {
+        **{"reference_date": pl.Date, "target": pl.String, "horizon": pl.Int32},
+        **{"location": pl.String, "target_end_date": pl.Date},
+        **{"output_type": pl.String, "output_type_id": pl.Float64},
+        "value": pl.Float64,
+    }
+    assert frame["output_type_id"].to_list()[:3] == conftest.LEVELS
+    config = conftest.tasks() | {"output_type_id_datatype": "character"}
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
+    path, _ = blend_round(open_hub(folder)).write("x-blend", force=True)
+    assert pl.read_parquet(path)["output_type_id"].to_list()[:3] == [
+        "0.1",
+        "0.5",
+        "0.9",
+    ]
+
+
 def change_tasks(folder: Path, **output: Any) -> None:
     config = conftest.tasks()
     task = config["rounds"][0]["model_tasks"][0]
@@ -163,6 +186,22 @@ def test_values_are_rounded_if_the_hub_asks_for_whole_numbers(folder: Path) -> N
     values = pl.read_csv(path)["value"]
     assert values.dtype == pl.Int64
     assert values.to_list() == np.round(blend.quantiles).ravel().tolist()
+
+
+def test_values_are_not_rounded_for_another_target(folder: Path) -> None:
+    config = conftest.tasks()
+    tasks = config["rounds"][0]["model_tasks"]
+    other = json.loads(json.dumps(tasks[0]))
+    other["task_ids"]["target"] = {"required": None, "optional": ["deaths"]}
+    other["output_type"]["quantile"]["value"]["type"] = "integer"
+    tasks.append(other)
+    (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
+    blend = blend_round(
+        open_hub(folder), where={"target": conftest.TARGET}, weights_params=FREE
+    )
+    path, notes = blend.write("x-blend")
+    assert notes == ()
+    assert pl.read_csv(path)["value"].to_list() == blend.quantiles.ravel().tolist()
 
 
 def test_a_blend_outside_of_the_limits_is_not_written(folder: Path) -> None:
@@ -250,6 +289,54 @@ def test_levels_with_rounding_errors_are_the_same(folder: Path) -> None:
     level = pl.col("output_type_id").replace("0.1", "0.10000000000000009")
     rewrite(folder, output_type_id=level)
     assert np.array_equal(blend_round(open_hub(folder)).quantiles, expected.quantiles)
+
+
+def test_numbers_and_dates_are_the_same_in_all_types(folder: Path) -> None:
+    where = {"horizon": 0}
+    expected = blend_round(open_hub(folder), where=where)
+    assert expected.names == ("a-near", "c-far")
+    for path in (folder / "model-output").rglob("*.parquet"):
+        pl.read_parquet(path).with_columns(
+            pl.col("horizon").cast(pl.Float64),
+            pl.col("reference_date", "target_end_date").str.to_datetime(),
+        ).write_parquet(path)
+    blend = blend_round(open_hub(folder), where=where)
+    assert blend.names == expected.names
+    assert np.array_equal(blend.quantiles, expected.quantiles)
+    blend = blend_round(open_hub(folder), models=["c-far"])
+    assert set(blend.ids["horizon"]) == {"0", "1"}
+    assert set(blend.ids["reference_date"]) == {LAST}
+    blend.write("x-blend")
+
+
+def test_quantiles_that_cross_are_named_or_sorted(folder: Path) -> None:
+    expected = blend_round(open_hub(folder))
+    swapped = pl.col("output_type_id").replace({"0.1": "0.5", "0.5": "0.1"})
+    rewrite(folder, output_type_id=swapped)
+    with pytest.raises(ValueError, match=f"in round {LAST}, a-near has .*location="):
+        blend_round(open_hub(folder))
+    blend = blend_round(open_hub(folder), crossing="sort")
+    assert np.allclose(blend.quantiles, expected.quantiles, rtol=1e-12, atol=0)
+    tiny = pl.col("value").cast(pl.Float64) * 0 + pl.Series([1.0, 1 - 1e-15, 1.0] * 4)
+    rewrite(folder, value=tiny)
+    assert (np.diff(blend_round(open_hub(folder)).quantiles, axis=1) >= 0).all()
+
+
+def test_rows_without_values_are_noted(folder: Path) -> None:
+    is_one = (pl.col("location") == "06") & (pl.col("horizon") == "0")
+    rewrite(folder, value=pl.when(is_one).then(None).otherwise(pl.col("value")))
+    notes = blend_round(open_hub(folder)).notes
+    assert notes == ("a-near: 1 rows with missing values are left out",)
+
+
+def test_files_without_a_date_are_ignored(folder: Path) -> None:
+    path = folder / "model-output" / "a-near" / f"{LAST}-a-near.csv"
+    path.with_name("template-a-near.csv").write_bytes(path.read_bytes())
+    assert blend_round(open_hub(folder)).round_name == LAST
+    for path in (folder / "model-output").rglob("20*.*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="must have submissions named after the date"):
+        blend_round(open_hub(folder))
 
 
 def damage(folder: Path, name: str) -> None:
