@@ -54,6 +54,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "command": measuring.command(),
         "machine": measuring.machine(),
+        "n_splits": options.splits,
         "sets": [described(*pair) for pair in zip(sets, paths, strict=True)],
         "results": {},
     }
@@ -76,7 +77,8 @@ def main() -> None:
     if options.results:
         (options.results / "tabular.md").write_text(text)
         (options.results / "tabular.json").write_text(json.dumps(facts))
-        tabular_picture.draw(facts, options.results / "tabular.svg")
+        if len(sets) > 1:
+            tabular_picture.draw(facts, options.results / "tabular.svg")
 
 
 def parse() -> argparse.Namespace:

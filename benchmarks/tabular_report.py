@@ -84,7 +84,9 @@ def markdown(facts: Facts) -> str:
         f"{machine}.",
         "",
         f"{len(sets)} sets of {len({one['family'] for one in sets})} families; sets of "
-        "the same family are different questions about the same data. Defaults of the "
+        "the same family are different questions about the same data. Members are "
+        "fitted on one half of a set and tested on the other; halves tested of each "
+        f"set: {facts['n_splits']}. Defaults of the "
         f"library were not tuned on {n_test} of the sets, the column *untuned*. By "
         "family: the mean rank if each family counts once. Elo: ratings of bencheval, "
         "with 95 % intervals over sets. CPU: seconds of `fit` per split, without the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import glob
 import importlib
 import importlib.util
 import inspect
@@ -335,6 +336,11 @@ def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
     for line in runnable(page):
         program, *arguments = shlex.split(line, comments=True)
         assert program == "ensemble", line
+        arguments = [
+            path
+            for text in arguments
+            for path in (sorted(glob.glob(text)) if "*" in text else []) or [text]
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             done = CliRunner().invoke(cli, arguments)
