@@ -23,7 +23,10 @@ from ensembles._sklearn import (
 )
 from ensembles.predictions.calibration.calibrator import Calibrator
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitting.final_estimator import check_final_estimator
+from ensembles.predictions.fitting.final_estimator import (
+    check_final_estimator,
+    check_fold_sizes,
+)
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner, as_float32
 from ensembles.predictions.fitting.preconditions import (
     check_param_names,
@@ -153,6 +156,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = self._learns(settings, combiner)
         splits = self._splits(X, y, named_members, routed) if learns or linked else []
+        if self.final_estimator is not None:
+            check_fold_sizes(splits, self.cv)
         prefit = self._is_prefit()
         params = {name: {} if prefit else routed[name].fit for name, _ in named_members}
         if self.on_error == "raise":  # "drop" leaves out failing members later

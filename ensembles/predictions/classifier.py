@@ -88,12 +88,14 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         Second layer, fitted on the members' out-of-fold predictions as in
         `sklearn.ensemble.StackingClassifier`. It is compared with the weights on
         held-out rows in nested folds, and predicts in their place if it scores higher.
-        None uses the weights.
+        Folds must have at least 10 rows on average: in small folds, out-of-fold
+        predictions reveal part of the targets, and scores are too high. None uses the
+        weights.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
         If a member fails in ``fit`` or ``predict``: raise its error, or leave it out
-        with a warning.
+        with a warning. A final estimator cannot predict without one of its members.
     memory : None, str or joblib.Memory, default=None
         Cache of the fitted members, as in `sklearn.pipeline.Pipeline`; None means no
         cache. The key includes the member's name. With a cache, a search over rules and
@@ -153,8 +155,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         Calibrator of the combined probabilities; None without ``calibrate``.
     final_estimator_ : classifier, list of such or None
         Final estimator, fitted on the out-of-fold predictions, a list of one per
-        output for several targets; None if the
-        weights score higher, or without ``final_estimator``.
+        output for several targets; None if the weights score higher, or without
+        ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)

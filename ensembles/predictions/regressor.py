@@ -59,10 +59,12 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         Second layer, fitted on the members' out-of-fold predictions as in
         `sklearn.ensemble.StackingRegressor`. It is compared with the weights on
         held-out rows in nested folds, and predicts in their place if it scores higher.
-        None uses the weights.
+        Folds must have at least 10 rows on average: in small folds, out-of-fold
+        predictions reveal part of the targets, and scores are too high. None uses the
+        weights.
     on_error : {"raise", "drop"}, default="raise"
         If a member fails in ``fit`` or ``predict``: raise its error, or leave it out
-        with a warning.
+        with a warning. A final estimator cannot predict without one of its members.
     memory : None, str or joblib.Memory, default=None
         Cache of the fitted members, as in `sklearn.pipeline.Pipeline`; None means no
         cache.
@@ -100,8 +102,8 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         Weights and score of each step of the selection, on the rows that it learned
         from. Empty if no weights are learned.
     final_estimator_ : regressor, list of such or None
-        Final estimator, fitted on the out-of-fold predictions; None if the
-        weights score higher, or without ``final_estimator``.
+        Final estimator, fitted on the out-of-fold predictions; None if the weights
+        score higher, or without ``final_estimator``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
     feature_names_in_ : ndarray of shape (n_features,)

@@ -116,8 +116,16 @@ class FittedCombiner:
         ------
         ValueError
             If members with nonzero weight are left out, and the sum of all weights or
-            of the remaining weights is not positive.
+            of the remaining weights is not positive; if any member is left out that the
+            final estimator was fitted on.
         """
+        if self.final is not None and len(members) < len(weights):
+            missing = sorted(set(range(len(weights))) - set(members))
+            raise ValueError(
+                "final_estimator_ needs the predictions of all members: those of the "
+                f"members with indices {missing} failed; fit again without these "
+                "members, or with final_estimator=None"
+            )
         remaining = weights[members]
         if np.count_nonzero(remaining) < np.count_nonzero(weights):
             remaining = self._rescale(remaining, weights)

@@ -93,23 +93,28 @@ def check_thresholds(thresholds: Any, outputs: ClassOutputs) -> list[Float64] | 
         check_choice("thresholds", thresholds, ("auto",))
     if thresholds is None or isinstance(thresholds, str):
         return None
-    parts = list(thresholds) if outputs.multioutput else [thresholds]
+    parts = [thresholds]
+    if outputs.multioutput and np.iterable(thresholds):
+        parts = list(thresholds)
     if len(parts) != outputs.n_outputs:
         raise ValueError(
             f"thresholds must be a list of {outputs.n_outputs} arrays, one for each "
-            f"target: found {len(parts)}"
+            f"target: found {thresholds!r}"
         )
     checked = []
     for part, classes in zip(parts, outputs.classes, strict=True):
-        values = np.asarray(part, np.float64)
         shape = (len(classes),)
+        try:
+            values = np.asarray(part, np.float64)
+        except (TypeError, ValueError):  # not numbers, or lists of several lengths
+            values = np.full(shape, np.nan)
         if values.shape != shape or not ((values > 0) & (values < np.inf)).all():
             fix = ""
             if values.ndim == 0 and len(classes) == 2:
                 fix = f"; pass [1 - {part}, {part}]"
             raise ValueError(
                 "thresholds must be one positive number for each of the classes "
-                f"{classes.tolist()}, found {values.tolist()}{fix}"
+                f"{classes.tolist()}, found {part!r}{fix}"
             )
         checked.append(values / values.sum())
     return checked

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import make_classification, make_regression
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import StackingClassifier, StackingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -119,6 +120,7 @@ def test_weights_of_rows_are_passed_to_the_final_estimator() -> None:
     [
         (Ridge(), "must be a classifier"),
         (LogisticRegression, "must be a classifier"),
+        ("logistic", "must be a classifier, found 'logistic'"),
         (LinearSVC(), "must have predict_proba"),
     ],
 )
@@ -126,3 +128,40 @@ def test_other_objects_are_refused(final: Any, error: str) -> None:
     X, y = labelled(2)
     with pytest.raises(TypeError, match=error):
         EnsembleClassifier(MEMBERS, final_estimator=final).fit(X, y)
+
+
+@pytest.mark.parametrize("cv", [LeaveOneOut(), 10])
+def test_folds_whose_predictions_reveal_the_targets_are_refused(cv: Any) -> None:
+    # The mean of the other targets predicts the target of a row perfectly.
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 2)), rng.normal(size=60)
+    members = [("line", Ridge()), ("mean", DummyRegressor())]
+    ensemble = EnsembleRegressor(members, cv=cv, final_estimator=LinearRegression())
+    with pytest.raises(ValueError, match=r"at least 10 rows on average: .* have"):
+        ensemble.fit(X, y)
+
+
+class FailsOnFew(GaussianNB):
+    """Fails in predict_proba for fewer than ten rows."""
+
+    def predict_proba(self, X: Any) -> Any:
+        if len(X) < 10:
+            raise RuntimeError("too few rows")
+        return super().predict_proba(X)
+
+
+def test_a_final_estimator_needs_the_predictions_of_all_members() -> None:
+    X, y = labelled(2)
+    members = [("few", FailsOnFew()), *MEMBERS]
+    ensemble = EnsembleClassifier(
+        members,
+        rule="mean",
+        weights=[0, 1, 0],
+        final_estimator=LogisticRegression(),
+        on_error="drop",
+    ).fit(X, y)
+    with (
+        pytest.warns(UserWarning, match="few"),
+        pytest.raises(ValueError, match=r"members with indices \[0\] failed"),
+    ):
+        ensemble.predict(X[:5])

@@ -218,6 +218,9 @@ def test_given_thresholds_are_used_as_they_are(rare: Data) -> None:
         ([0.5, 0.3, 0.2], r"for each of the classes \[0, 1\], found \[0.5, 0.3, 0.2\]"),
         ([0.0, 1.0], "must be one positive number"),
         ([np.nan, 1.0], "must be one positive number"),
+        ({0: 1.0, 1: 2.0}, r"\[0, 1\], found {0: 1.0, 1: 2.0}"),
+        (["low", "high"], r"\[0, 1\], found \['low', 'high'\]"),
+        ([[1.0], [1.0, 2.0]], r"\[0, 1\], found \[\[1.0\], \[1.0, 2.0\]\]"),
         ("tuned", "thresholds must be one of 'auto', found 'tuned'"),
     ],
 )
@@ -227,6 +230,14 @@ def test_wrong_thresholds_cost_no_fit(
     ensemble = EnsembleClassifier([("first", Unfitted())], thresholds=thresholds)
     with pytest.raises(ValueError, match=message):
         ensemble.fit(*rare)
+
+
+@pytest.mark.parametrize("thresholds", [0.3, [[1, 2]]])
+def test_several_targets_need_a_list_of_thresholds(thresholds: Any) -> None:
+    X, y = make_multilabel_classification(20, n_classes=2, random_state=0)
+    ensemble = EnsembleClassifier([("first", Unfitted())], thresholds=thresholds)
+    with pytest.raises(ValueError, match="must be a list of 2 arrays"):
+        ensemble.fit(X, y)
 
 
 class Unfitted(GaussianNB):
