@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.predictions.members.sample_weight import check_sample_weight
 from ensembles.predictions.metrics.class_labels import column_indices
 from ensembles.weights import check_weights
 
@@ -146,7 +147,8 @@ def decompose_loss(
     Raises
     ------
     ValueError
-        If the shapes do not match, or an entry is not finite or not a probability.
+        If the shapes do not match, an entry is not finite or not a probability, or a
+        sample weight is negative or not finite.
 
     Notes
     -----
@@ -185,7 +187,9 @@ def decompose_loss(
     shares = shares / shares.sum()
     trials = np.full(n_trials, 1 / n_trials)
 
-    row_weights = None if sample_weight is None else np.asarray(sample_weight)
+    row_weights = None
+    if sample_weight is not None:
+        row_weights = check_sample_weight(sample_weight, stack.shape[2])
 
     def average(rows: Float64) -> float:
         """Mean over trials, members and rows."""
@@ -247,6 +251,9 @@ def _target(y: Any, classes: Any, shape: tuple[int, ...], loss: str) -> Float64:
             "y must have the columns of the predictions: found "
             f"{target.shape[1]} and {shape[3]}"
         )
+    if not np.isfinite(target).all():
+        row = int(np.argwhere(~np.isfinite(target))[0, 0])
+        raise ValueError(f"y must be finite: found {y[row]} in row {row}")
     return target
 
 

@@ -147,6 +147,19 @@ def log_loss_of(proba: Any, y: Any) -> float:
         ([[[1.0, -1.0]]], [0], {"loss": "brier", "classes": [0, 1]}, "non-negative"),
         ([[[0.5, 0.5]]], [0], {"loss": "brier"}, "2 columns and the labels .0.; pass"),
         ([[[0.5, 0.5]]], [2], {"loss": "brier", "classes": [0, 1]}, "found 2"),
+        ([[1.0, 2]], [1, np.nan], {"loss": "squared_error"}, "found nan in row 1"),
+        (
+            [[1.0]],
+            [1.0],
+            {"loss": "squared_error", "sample_weight": [-1]},
+            "sample_weight must be non-negative",
+        ),
+        (
+            [[1.0]],
+            [1.0],
+            {"loss": "squared_error", "sample_weight": [1, 1]},
+            r"sample_weight must have the shape \(1,\)",
+        ),
     ],
 )
 def test_wrong_input_is_refused(
