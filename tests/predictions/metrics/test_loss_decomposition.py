@@ -127,6 +127,17 @@ def test_out_of_fold_predictions_of_an_ensemble_are_decomposed(iris: Any) -> Non
     assert terms.diversity > 0
 
 
+def test_rows_that_no_split_held_out_are_left_out() -> None:
+    stack = np.array([[1.0, np.nan, 3.0], [2.0, np.nan, 7.0]])
+    terms = decompose_loss(
+        stack, [2.0, 9.0, 4.0], loss="squared_error", sample_weight=[1, 5, 1]
+    )
+    assert terms[:3] == (0.625, 2.75, 2.125)
+    for wrong in (stack * np.nan, np.where(stack == 7, np.nan, stack)):
+        with pytest.raises(ValueError, match="must be finite: found nan at"):
+            decompose_loss(wrong, [2.0, 9.0, 4.0], loss="squared_error")
+
+
 def log_loss_of(proba: Any, y: Any) -> float:
     return float(np.mean(np.log(proba[np.arange(len(y)), y].clip(np.finfo(float).eps))))
 
