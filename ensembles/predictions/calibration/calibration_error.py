@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 
 from ensembles._sklearn import check_choice
 from ensembles._typing import Counts, Float64
+from ensembles.predictions.members.sample_weight import check_sample_weight
 from ensembles.predictions.metrics.class_labels import column_indices
 
 STRATEGIES = ("uniform", "quantile")
+ROUNDING = 1e-6  # of float32 probabilities, whose largest can exceed 1
 
 
 class CalibrationError(NamedTuple):
@@ -80,7 +82,8 @@ def calibration_error(
     Raises
     ------
     ValueError
-        If the shapes do not match, or a probability is not between 0 and 1.
+        If the shapes do not match, a probability is not between 0 and 1, or a sample
+        weight is negative or not finite.
 
     Notes
     -----
@@ -142,10 +145,11 @@ def _events(y_true: Any, y_proba: Any, classes: Any) -> tuple[Float64, Float64]:
             "y_proba must have one row for each label of y_true, which has one column: "
             f"found shapes {proba.shape} and {y.shape}"
         )
-    is_valid = (proba >= 0) & (proba <= 1)
+    is_valid = (proba >= 0) & (proba <= 1 + ROUNDING)
     if not is_valid.all():
         found = proba[~is_valid][0]
         raise ValueError(f"probabilities must be between 0 and 1: found {found}")
+    proba = np.minimum(proba, 1)
     codes = column_indices(y, classes, 2 if proba.ndim == 1 else proba.shape[1])
     if proba.ndim == 1:
         return proba, codes.astype(np.float64)
@@ -156,12 +160,7 @@ def _row_weights(sample_weight: Any, n_samples: int) -> Float64:
     """Weights of the rows, with sum 1."""
     if sample_weight is None:
         return np.full(n_samples, 1 / n_samples)
-    weight = np.asarray(sample_weight, np.float64)
-    if weight.shape != (n_samples,) or (weight < 0).any() or not weight.sum() > 0:
-        raise ValueError(
-            "sample_weight must be one non-negative number for each of the "
-            f"{n_samples} samples, with a positive sum: found {weight}"
-        )
+    weight = check_sample_weight(sample_weight, n_samples)
     return np.asarray(weight / weight.sum())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Counts, Float64
+from ensembles.predictions.members.sample_weight import check_sample_weight
 from ensembles.predictions.metrics.class_labels import column_indices
 
 CHANCE = 1e-12
@@ -95,7 +96,8 @@ def diversity(
     Raises
     ------
     ValueError
-        If the shapes do not match, or a prediction is NaN.
+        If the shapes do not match, a prediction is NaN, or a sample weight is negative
+        or not finite.
 
     See Also
     --------
@@ -119,12 +121,14 @@ def diversity(
             "predictions must have the shape (n_members, n_samples), or that with "
             f"n_classes, for {len(y)} labels: found {stack.shape}"
         )
-    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+    weight = np.ones(len(y))
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, len(y))
     if stack.ndim == 3:
         held_out = ~np.isnan(stack).all(axis=(0, 2))
         stack, y, weight = stack[:, held_out], y[held_out], weight[held_out]
     codes, y_codes = _label_codes(stack, y, classes)
-    weight = np.asarray(weight, np.float64) / weight.sum()
+    weight = weight / weight.sum()
     is_right = (codes == y_codes).astype(np.float64)
     both, neither = _both(is_right, weight), _both(1 - is_right, weight)
     first = (is_right * weight) @ (1 - is_right).T  # weight with only the first right

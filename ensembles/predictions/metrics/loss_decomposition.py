@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.predictions.members.sample_weight import check_sample_weight
 from ensembles.predictions.metrics.class_labels import column_indices
 from ensembles.weights import check_weights
 
@@ -125,7 +126,8 @@ def decompose_loss(
         Predictions of the members: class probabilities, or values for
         ``"squared_error"``. With trials, members that were fitted again on other
         training data, which gives bias and variance. Values of one target without
-        trials may have the shape (n_members, n_samples).
+        trials may have the shape (n_members, n_samples). Rows that are NaN for every
+        member and trial, which no split held out, are left out.
     y : array-like of shape (n_samples,) or (n_samples, n_columns)
         Labels, or values for ``"squared_error"``.
     loss : {"squared_error", "brier", "log_loss", "zero_one"}
@@ -146,7 +148,8 @@ def decompose_loss(
     Raises
     ------
     ValueError
-        If the shapes do not match, or an entry is not finite or not a probability.
+        If the shapes do not match, an entry is not finite or not a probability, or a
+        sample weight is negative or not finite.
 
     Notes
     -----
@@ -172,7 +175,7 @@ def decompose_loss(
         known = ", ".join(map(repr, LOSSES))
         raise ValueError(f"loss must be one of {known}: found {loss!r}")
     center, divergence = LOSSES[loss]
-    stack = _four_axes(predictions)
+    stack, y, row_weights = _held_out_rows(predictions, y, sample_weight)
     target = _target(y, classes, stack.shape, loss)
     if loss != "squared_error":
         stack = _probabilities(stack)
@@ -184,8 +187,6 @@ def decompose_loss(
     shares = check_weights(weights, n_members)
     shares = shares / shares.sum()
     trials = np.full(n_trials, 1 / n_trials)
-
-    row_weights = None if sample_weight is None else np.asarray(sample_weight)
 
     def average(rows: Float64) -> float:
         """Mean over trials, members and rows."""
@@ -211,8 +212,13 @@ def decompose_loss(
     return terms._replace(bias=average(bias_rows), variance=average(variance_rows))
 
 
-def _four_axes(predictions: ArrayLike) -> Float64:
-    """Predictions of shape (n_trials, n_members, n_samples, n_columns)."""
+def _held_out_rows(
+    predictions: ArrayLike, y: Any, sample_weight: Any
+) -> tuple[Float64, Any, Float64 | None]:
+    """Predictions of shape (n_trials, n_members, n_samples, n_columns), y and weights.
+
+    Without the rows that no split held out.
+    """
     stack = np.asarray(predictions, np.float64)
     if stack.ndim == 2:
         stack = stack[:, :, None]
@@ -223,22 +229,29 @@ def _four_axes(predictions: ArrayLike) -> Float64:
             "predictions must have the shape (n_members, n_samples, n_columns), with "
             f"trials before it: found {np.shape(predictions)}"
         )
-    if not np.isfinite(stack).all():
-        place = tuple(np.argwhere(~np.isfinite(stack))[0].tolist())
+    y = np.asarray(y)
+    if len(y) != stack.shape[2]:
+        raise ValueError(
+            f"y must have one row for each of the {stack.shape[2]} samples: found "
+            f"{len(y)}"
+        )
+    weight = None
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, len(y))
+    held_out = np.asarray(~np.isnan(stack).all(axis=(0, 1, 3)))
+    is_wrong = ~np.isfinite(stack) & (held_out[:, None] | ~held_out.any())
+    if is_wrong.any():
+        index = tuple(np.argwhere(is_wrong)[0].tolist())
         raise ValueError(
             "predictions must be finite: found "
-            f"{stack[place]} at (trial, member, row, column) {place}"
+            f"{stack[index]} at (trial, member, row, column) {index}"
         )
-    return stack
+    weight = None if weight is None else weight[held_out]
+    return stack[:, :, held_out], y[held_out], weight
 
 
 def _target(y: Any, classes: Any, shape: tuple[int, ...], loss: str) -> Float64:
     """Target values, or one-hot labels, of shape (n_samples, n_columns)."""
-    y = np.asarray(y)
-    if len(y) != shape[2]:
-        raise ValueError(
-            f"y must have one row for each of the {shape[2]} samples: found {len(y)}"
-        )
     if loss != "squared_error":
         return np.asarray(np.eye(shape[3])[column_indices(y, classes, shape[3])])
     target = np.asarray(y, np.float64).reshape(len(y), -1)
@@ -247,6 +260,9 @@ def _target(y: Any, classes: Any, shape: tuple[int, ...], loss: str) -> Float64:
             "y must have the columns of the predictions: found "
             f"{target.shape[1]} and {shape[3]}"
         )
+    if not np.isfinite(target).all():
+        row = int(np.argwhere(~np.isfinite(target))[0, 0])
+        raise ValueError(f"y must be finite: found {y[row]} in row {row}")
     return target
 
 

@@ -116,6 +116,11 @@ def test_integer_weights_have_the_error_of_repeated_rows() -> None:
     assert weighted.high > repeated.high  # fewer independent rows
 
 
+def test_a_probability_above_one_by_rounding_is_one() -> None:
+    rounded = np.array([[1, 0], [0, np.nextafter(np.float32(1), 2)]], np.float32)
+    assert calibration_error([0, 1], rounded).ece == 0
+
+
 @pytest.mark.parametrize(
     ("y", "proba", "params", "message"),
     [
@@ -129,7 +134,8 @@ def test_integer_weights_have_the_error_of_repeated_rows() -> None:
             {"n_bins": 0},
             "n_bins must be at least 1",
         ),
-        ([0, 1], [0.5, 0.5], {"sample_weight": [0, 0]}, "with a positive sum"),
+        ([0, 1], [0.5, 0.5], {"sample_weight": [0, 0]}, "not zero for all samples"),
+        ([0, 1], [0.5, 0.5], {"sample_weight": [1, np.inf]}, "contains infinity"),
         ([1, 1], [0.5, 0.5], {}, "2 columns and the labels .1."),
     ],
 )

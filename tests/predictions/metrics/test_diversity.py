@@ -103,3 +103,9 @@ def test_rows_that_no_split_held_out_are_left_out() -> None:
 def test_wrong_input_is_refused(predictions: Any, y: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         diversity(predictions, y)
+
+
+@pytest.mark.parametrize("weight", [[-1, -1], [0, 0], [1, np.nan], [1]])
+def test_wrong_sample_weights_are_refused(weight: Any) -> None:
+    with pytest.raises(ValueError, match="sample_weight"):
+        diversity([[0, 1], [1, 1]], [0, 1], sample_weight=weight)

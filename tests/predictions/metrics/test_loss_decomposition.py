@@ -127,6 +127,17 @@ def test_out_of_fold_predictions_of_an_ensemble_are_decomposed(iris: Any) -> Non
     assert terms.diversity > 0
 
 
+def test_rows_that_no_split_held_out_are_left_out() -> None:
+    stack = np.array([[1.0, np.nan, 3.0], [2.0, np.nan, 7.0]])
+    terms = decompose_loss(
+        stack, [2.0, 9.0, 4.0], loss="squared_error", sample_weight=[1, 5, 1]
+    )
+    assert terms[:3] == (0.625, 2.75, 2.125)
+    for wrong in (stack * np.nan, np.where(stack == 7, np.nan, stack)):
+        with pytest.raises(ValueError, match="must be finite: found nan at"):
+            decompose_loss(wrong, [2.0, 9.0, 4.0], loss="squared_error")
+
+
 def log_loss_of(proba: Any, y: Any) -> float:
     return float(np.mean(np.log(proba[np.arange(len(y)), y].clip(np.finfo(float).eps))))
 
@@ -147,6 +158,19 @@ def log_loss_of(proba: Any, y: Any) -> float:
         ([[[1.0, -1.0]]], [0], {"loss": "brier", "classes": [0, 1]}, "non-negative"),
         ([[[0.5, 0.5]]], [0], {"loss": "brier"}, "2 columns and the labels .0.; pass"),
         ([[[0.5, 0.5]]], [2], {"loss": "brier", "classes": [0, 1]}, "found 2"),
+        ([[1.0, 2]], [1, np.nan], {"loss": "squared_error"}, "found nan in row 1"),
+        (
+            [[1.0]],
+            [1.0],
+            {"loss": "squared_error", "sample_weight": [-1]},
+            "sample_weight must be non-negative",
+        ),
+        (
+            [[1.0]],
+            [1.0],
+            {"loss": "squared_error", "sample_weight": [1, 1]},
+            r"sample_weight must have the shape \(1,\)",
+        ),
     ],
 )
 def test_wrong_input_is_refused(

@@ -24,6 +24,7 @@ from ensembles.predictions.members.outputs import (
     check_class_targets,
     check_regression_targets,
 )
+from ensembles.predictions.members.sample_weight import check_sample_weight
 from ensembles.predictions.thresholds.learning import (
     check_thresholds,
     supports_thresholds,
@@ -39,6 +40,7 @@ METRICS = {
     "r2": "R²",
     "roc_auc": "AUC",
 }
+ROUNDING = 1e-6  # of float32 probabilities, whose largest can exceed 1
 ONE_TARGET = "a display needs an ensemble with one target, found several"
 
 
@@ -200,11 +202,13 @@ class MemberPredictions(NamedTuple):
         Raises
         ------
         ValueError
-            If the shape is not that of the predictions of a member.
+            If the shape is not that of the predictions of a member, an entry is not
+            finite, or an entry of class probabilities is not between 0 and 1.
         """
         shape = self.out_of_fold.stacks[0].shape[1:]
         values = np.asarray(combined, np.float64)
         values = values[:, None] if values.ndim == 1 else values
+        _check_entries("combined", values, is_classifier=self.is_classifier)
         if values.shape != shape:
             raise ValueError(
                 f"combined must have the shape of a member's predictions, {shape}: "
@@ -248,7 +252,8 @@ def check_predictions(
     Raises
     ------
     ValueError
-        If shapes do not match, or a prediction is not finite.
+        If shapes do not match, a prediction is not finite, a class probability is not
+        between 0 and 1, or a sample weight is negative or not finite.
     """
     stack = np.asarray(predictions, np.float64)
     if stack.ndim == 3 and stack.shape[2] == 1:
@@ -266,17 +271,31 @@ def check_predictions(
             f"predictions must have a row for each of {len(y)} targets, found "
             f"{stack.shape[1]}"
         )
-    weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    weight = None
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, len(y))
     indices = None if folds is None else np.asarray(folds)
     out_of_fold = OutOfFold([stack], y, outputs, weight, indices)
     out_of_fold = out_of_fold.subset(out_of_fold.was_held_out)
-    n_missing = int((~np.isfinite(out_of_fold.stacks[0])).sum())
-    if n_missing or not len(out_of_fold.y):
-        raise ValueError(
-            f"predictions must be finite: found {n_missing or stack.size} NaN or "
-            "infinite values"
-        )
+    checked = out_of_fold.stacks[0] if len(out_of_fold.y) else stack
+    is_classifier = isinstance(outputs, ClassOutputs)
+    _check_entries("predictions", checked, is_classifier=is_classifier)
     return MemberPredictions(member_names(list(stack), names), out_of_fold)
+
+
+def _check_entries(name: str, values: Float64, *, is_classifier: bool) -> None:
+    """Raise if an entry is not finite, or is not a probability of a classifier."""
+    n_missing = int((~np.isfinite(values)).sum())
+    if n_missing:
+        raise ValueError(
+            f"{name} must be finite: found {n_missing} NaN or infinite values"
+        )
+    is_outside = (values < 0) | (values > 1 + ROUNDING)
+    if is_classifier and is_outside.any():
+        raise ValueError(
+            f"{name} must be class probabilities between 0 and 1: found "
+            f"{values[is_outside][0]:.6g}; convert logits with scipy.special.softmax"
+        )
 
 
 def _check_targets(y_true: Any, stack: Float64, classes: Any) -> tuple[OutputSpec, Any]:

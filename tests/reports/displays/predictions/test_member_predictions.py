@@ -212,6 +212,9 @@ def test_rows_that_no_split_holds_out_are_left_out() -> None:
         ([0, 9], np.ones((1, 2, 2)), {"classes": [0, 1]}, "found 9"),
         ([0, 1], np.ones((1, 3, 2)), {}, "each of 2 targets, found 3"),
         ([0, 1], np.full((1, 2, 2), np.inf), {}, "finite: found 4 NaN"),
+        ([0, 1], np.full((1, 2, 2), -2.5), {}, "between 0 and 1: found -2.5; convert"),
+        ([0, 1], np.ones((1, 2, 2)), {"sample_weight": [1, -1]}, "weight must be non-"),
+        ([0, 1], np.ones((1, 2, 2)), {"sample_weight": [1]}, r"the shape \(2,\)"),
         ([0.5, 1.5], np.full((1, 2), np.nan), {}, "finite: found 2 NaN"),
         ([[0, 1], [1, 0]], np.ones((1, 2, 2)), {}, "one target, found 2"),
         ([[0.5, 1], [1, 0]], np.ones((1, 2)), {}, r"one target, found shape \(2, 2\)"),
@@ -223,6 +226,18 @@ def test_arrays_that_do_not_match_are_errors(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check_predictions(y, predictions, **params)
+
+
+@pytest.mark.parametrize(
+    ("y_proba", "message"),
+    [([0.5, 3.0], "between 0 and 1: found -2"), ([0.5, np.nan], "must be finite")],
+)
+@pytest.mark.parametrize("members", [None, np.full((1, 2, 2), 0.5)])
+def test_an_ensemble_without_probabilities_has_no_reliability(
+    y_proba: Any, message: str, members: Any
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReliabilityDisplay.from_predictions([0, 1], y_proba, members=members)
 
 
 def test_ensembles_that_cannot_be_drawn_are_errors(pool: Fitted) -> None:
