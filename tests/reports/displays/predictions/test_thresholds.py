@@ -103,7 +103,7 @@ def test_equal_and_certain_probabilities_have_a_defined_margin() -> None:
     [
         ({"pos_label": 7}, r"one of \[0, 1\], found 7"),
         ({"thresholds": [1, 0]}, "positive number for each"),
-        ({"thresholds": [1]}, r"classes \[0, 1\], found \[1.0\]"),
+        ({"thresholds": [1]}, r"classes \[0, 1\], found \[1\]"),
         ({"scoring": []}, "at least one metric"),
     ],
 )
