@@ -277,9 +277,9 @@ def _check_further_classes(
             if name not in texts and lacking:
                 raise ValueError(
                     f"{file.path} has the column {name!r}, which is not a class of "
-                    f"the target ({', '.join(texts[:6])}), and {lacking[0].path} lacks it; "
-                    "pass columns= (--columns) to leave it out or, if it is a class, "
-                    "missing_class='zero' (--missing-class zero)"
+                    f"the target ({', '.join(texts[:6])}), and {lacking[0].path} "
+                    "lacks it; pass columns= (--columns) to leave it out or, if it is "
+                    "a class, missing_class='zero' (--missing-class zero)"
                 )
 
 
