@@ -88,13 +88,19 @@ def tuned(make: Callable[..., Any], split: Recording) -> Outcome:
     """A combination with the threshold of `TunedThresholdClassifierCV`.
 
     The features are predictions, out of fold for the training rows, so that weights and
-    threshold are learned on different rows in each of five folds.
+    threshold are learned on different rows in each of five folds. Without the threshold
+    if `TunedThresholdClassifierCV` refuses to learn one, for constant predictions.
     """
     X, test = columns(split.held), columns(split.full[:, split.n_train :])
     frozen = column_members(split.names, split.held.shape[2])
     estimator = TunedThresholdClassifierCV(make(frozen), scoring=BALANCED)
     started = time.process_time()
-    estimator.fit(X, split.y_train)
+    try:
+        estimator.fit(X, split.y_train)
+    except ValueError as error:
+        if "constant predictions" not in str(error):
+            raise
+        estimator = make(frozen).fit(X, split.y_train)
     cpu = time.process_time() - started
     return Outcome(estimator.predict(test), cpu)
 

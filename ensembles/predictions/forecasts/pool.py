@@ -140,7 +140,7 @@ class Pool(RegisteredFunction):
         stack : ndarray of shape (n_members, n_units, n_levels)
             Quantiles of the members.
         weights : ndarray of shape (n_members, n_units)
-            Weights from `unit_weights`.
+            Weights of each unit, as ``unit_weights`` returns them.
         levels : ndarray of shape (n_levels,)
             Quantile levels.
         params : mapping of str to value
