@@ -169,7 +169,7 @@ def test_outcomes_of_several_dates_need_forecasts_with_dates(folder: Path) -> No
     del config["rounds"][0]["model_tasks"][0]["task_ids"]["target_end_date"]
     (folder / "hub-config" / "tasks.json").write_text(json.dumps(config))
     for file in (folder / "model-output").rglob("*.csv"):
-        pl.read_csv(file, infer_schema=False).drop("target_end_date").write_csv(file)
+        pl.read_csv(file, infer_schema_length=0).drop("target_end_date").write_csv(file)
     for file in (folder / "model-output").rglob("*.parquet"):
         pl.read_parquet(file).drop("target_end_date").write_parquet(file)
     path, frame = series(folder)
