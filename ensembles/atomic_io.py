@@ -28,7 +28,8 @@ AT_FDCWD = -100
 # Errors of a file system or sandbox that does not implement a system call.
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-CREATED = (errno.EEXIST, errno.ENOTEMPTY)  # another run created the directory
+# Errors of a rename to a path that another run has just created.
+CREATED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 
 @contextmanager
@@ -353,8 +354,9 @@ def _move_to_free(temporary: Path, path: Path) -> None:
         if not os.path.lexists(path):
             os.rename(temporary, path)
             return
-    except FileExistsError:
-        pass
+    except OSError as error:
+        if error.errno not in CREATED:
+            raise
     raise FileExistsError(
         f"another process created {path} during this run; pass force=True "
         "(--force) to replace it"

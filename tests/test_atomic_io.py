@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -717,3 +717,33 @@ def test_a_directory_that_appears_during_an_exchange_is_replaced(
     assert moved
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in out.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_directory_that_appears_just_before_the_rename_is_replaced_only_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    """On systems that have no rename that never replaces."""
+    out = tmp_path / "out"
+    real = os.rename
+    created: list[Path] = []
+
+    def rename(source: Path, target: Path) -> None:
+        if target == out and not created:
+            created.append(target)
+            out.mkdir()
+            (out / "of another run").touch()
+        real(source, target)
+
+    monkeypatch.setattr(atomic_io, "_rename", lambda *_: False)
+    monkeypatch.setattr(os, "rename", rename)
+    with (
+        nullcontext()
+        if force
+        else pytest.raises(FileExistsError, match="another process created"),
+        atomic_io.atomic_output(out, folder=True, force=force) as temporary,
+    ):
+        (temporary / "new").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    name = "new" if force else "of another run"
+    assert [path.name for path in out.iterdir()] == [name]
