@@ -14,7 +14,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ensembles.embeddings.distillation.teachers import identity, replica, runs_in_threads
+from ensembles.embeddings.distillation.teachers import (
+    identity,
+    replica,
+    runs_in_threads,
+)
 from ensembles.embeddings.postprocessing.quantization import l2_normalize
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.parallel import chunks, map_threads
@@ -100,6 +104,23 @@ def teacher_vectors(
     return store.result()
 
 
+def warn_of_other_vectors(cache: Path, model: Any, texts: list[str]) -> None:
+    """Warn if a cache has vectors, but none of these texts by this teacher."""
+    if not folder_of(cache, model, texts).exists() and cache.is_dir():
+        others = [path for path in cache.iterdir() if (path / JOURNAL).exists()]
+        if others:
+            warnings.warn(
+                f"{cache} has vectors of other texts or of another teacher, which are "
+                "not used; delete it if they are not needed",
+                stacklevel=3,
+            )
+
+
+def folder_of(cache: Path, model: Any, texts: list[str]) -> Path:
+    """Directory of the vectors of these texts by this teacher."""
+    return cache / f"{identity(model)}-{digest_of(texts)}"
+
+
 def _encode(model: Any, texts: list[str]) -> tuple[NDArray[np.float16], int]:
     """Normalized vectors of a chunk of texts, and its number of truncated texts."""
     coverage = Coverage()
@@ -175,14 +196,7 @@ class _Files(_Memory):
 
     def __init__(self, cache: Path, model: Any, texts: list[str]) -> None:
         super().__init__()
-        teacher, content = identity(model), digest_of(texts)
-        self._folder = cache / f"{teacher}-{content}"
-        if not self._folder.exists() and cache.is_dir() and any(cache.iterdir()):
-            warnings.warn(
-                f"{cache} has vectors of other texts or of another teacher, which are "
-                "not used; delete it if they are not needed",
-                stacklevel=5,
-            )
+        self._folder = folder_of(cache, model, texts)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file, self._journal = self._folder / VECTORS, self._folder / JOURNAL
         if self._file.exists() and self._journal.exists():

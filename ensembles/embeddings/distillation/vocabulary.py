@@ -15,7 +15,6 @@ from ensembles.embeddings.tokenization.tokenizer import WordTokenizer, word_find
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import with_tokenizer
 from ensembles.embeddings.vectors.word_vectors import WordVectors
-from ensembles.parallel import chunks
 
 WORDS = "words"
 SOURCE = "distilled vectors"
