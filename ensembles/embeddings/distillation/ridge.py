@@ -79,7 +79,7 @@ def fit_ridge(
 
     def solve(columns: tuple[int, int]) -> None:
         tile = slice(*columns)
-        start = np.ascontiguousarray(prior[:, tile])
+        start = prior[:, tile].copy()
         residual = _residual(texts, targets, tile, weights, start)
         out[:, tile] = _conjugate_gradients(
             *(texts, weights, residual, start, scale[:, None]),
