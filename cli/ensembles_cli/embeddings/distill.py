@@ -87,7 +87,7 @@ from ensembles_cli.process import allow_long_fields
     "--epochs",
     "n_epochs",
     type=click.IntRange(min=0),
-    default=2,
+    default=0,
     show_default=True,
     help="Passes of the refinement by gradient descent on the cosine.",
 )

@@ -11,11 +11,16 @@ import pytest
 @pytest.fixture
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A transformer of eight tokens at most, with a WordPiece tokenizer."""
+    return make_transformer(tmp_path_factory.mktemp("transformer"))
+
+
+def make_transformer(path: Path) -> Any:
+    """A transformer whose layers are in a new folder."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
     transformers = pytest.importorskip("transformers")
     from sentence_transformers.sentence_transformer import modules
 
-    path: Path = tmp_path_factory.mktemp("transformer")
+    path.mkdir(exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "good"]
     (path / "vocab.txt").write_text("\n".join(words))
     tokenizer = transformers.BertTokenizerFast(str(path / "vocab.txt"))

@@ -60,7 +60,9 @@ def test_duplicates_count_like_weights(rng: np.random.Generator) -> None:
         ragged(texts), targets, prior, weights=np.float32([3, 1, 2]), **options
     )
     order = [0, 0, 0, 1, 2, 2]
-    often = fit_ridge(ragged([texts[k] for k in order]), targets[order], prior, **options)
+    often = fit_ridge(
+        ragged([texts[k] for k in order]), targets[order], prior, **options
+    )
     np.testing.assert_allclose(once, often, atol=1e-5)
 
 
@@ -140,7 +142,9 @@ def test_refinement_brings_cosines_nearer(rng: np.random.Generator) -> None:
     halves = targets.astype(np.float16)
     table = refine(texts, halves, start, n_epochs=20, seed=1)
     assert loss(table) < 0.5 * loss(start)
-    assert refine(texts, halves, start, n_epochs=20, seed=1).tobytes() == table.tobytes()
+    assert (
+        refine(texts, halves, start, n_epochs=20, seed=1).tobytes() == table.tobytes()
+    )
     other = refine(texts, halves, start, n_epochs=20, seed=2)
     assert other.tobytes() != table.tobytes()
     np.testing.assert_array_equal(refine(texts, halves, start, n_epochs=0), start)
