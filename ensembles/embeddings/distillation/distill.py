@@ -66,7 +66,7 @@ def distill(
     texts: Iterable[str],
     *,
     tokenizer: Any = None,
-    n_words: int = 100_000,
+    n_words: int = 30_000,
     alpha: float = 0.03,
     n_iter: int = 10,
     n_epochs: int = 0,
@@ -98,7 +98,7 @@ def distill(
         Tokens of the table. None uses the tokenizer of the first teacher. "words" uses
         the most frequent words of the texts; with a WordPiece tokenizer of the first
         teacher, other words are divided into its subword tokens.
-    n_words : int, default=100_000
+    n_words : int, default=30_000
         Maximum number of words of ``tokenizer="words"``.
     alpha : float, default=0.03
         Ridge penalty on the distance to the vectors of the tokens alone.

@@ -30,7 +30,6 @@ from ensembles.embeddings.distillation.teachers import (
 from tests.embeddings.distillation import counting_teacher
 from tests.embeddings.distillation.counting_teacher import TEXTS, CountingTeacher
 
-
 ROOT = Path(__file__).parents[3]
 
 
