@@ -216,7 +216,7 @@ class Stage:
                 self._progress(self._name, self._n_done, self._n_steps)
 
 
-def read_corpus(texts: Iterable[str]) -> Corpus:
+def read_corpus(texts: Any) -> Corpus:
     """Distinct texts and their counts, without empty ones.
 
     Raises

@@ -74,7 +74,7 @@ def runs_in_threads(model: Any) -> bool:
 def replica(model: Any) -> Any:
     """Copy of an encoder for another thread, which shares the parameters.
 
-    A tokenizer of Hugging Face must not be used by two threads at once.
+    A Hugging Face tokenizer must not be used by two threads at once.
     """
     network = model.model_
     tensors = [*network.parameters(), *network.buffers()]

@@ -30,7 +30,7 @@ def make_vocabulary(
 
     Parameters
     ----------
-    tokenizer : None, "words" or a tokenizer of Hugging Face
+    tokenizer : None, "words" or tokenizers.Tokenizer
         Tokenizer of the table. None is that of the teacher; "words" is a vocabulary of
         whole words. With a WordPiece tokenizer of the teacher, the words are added to
         its vocabulary, so that other words have their subword tokens; else they are the
@@ -60,7 +60,7 @@ def make_vocabulary(
         tokenizer = teacher_tokenizer
         if tokenizer is None:
             raise ValueError(
-                "the teacher has no tokenizer of Hugging Face; pass tokenizer='words' "
+                "the teacher has no Hugging Face tokenizer; pass tokenizer='words' "
                 "(--words N) for a vocabulary of the words of the texts, or a "
                 "tokenizers.Tokenizer"
             )

@@ -39,7 +39,7 @@ def test_a_table_is_written_and_compared(folder: Path) -> None:
     assert "out: 9 tokens, 8 dimensions" in result.stdout
     rows = [line.split("\t")[0] for line in result.stdout.splitlines()[1:]]
     assert rows == ["model", "teacher", "out"]
-    assert "5 texts, of which 1 are empty and left out, and 1 repeat" in result.stderr
+    assert "5 texts: 1 are empty and left out, 1 repeat" in result.stderr
     # "a b" without capitals and punctuation is a text and in two pairs.
     assert "1 of the 5 evaluation texts are training texts too" in result.stderr
     embedder = SentenceEmbedder.load(folder / "out")

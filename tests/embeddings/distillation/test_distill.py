@@ -28,7 +28,7 @@ class MeanTeacher:
     def __init__(self, dim: int = 6, seed: int = 0) -> None:
         self.vectors = np.random.default_rng(seed).normal(size=(len(WORDS), dim))
 
-    def transform(self, texts: list[str]) -> np.ndarray:
+    def transform(self, texts: list[str]) -> Any:
         """Vectors of texts."""
         means = np.zeros((len(texts), self.vectors.shape[1]))
         for mean, text in zip(means, texts, strict=True):
@@ -129,7 +129,7 @@ def test_one_text_suffices() -> None:
 
 def test_several_teachers_are_averaged(texts: list[str]) -> None:
     class Rotated(MeanTeacher):
-        def transform(self, texts: list[str]) -> np.ndarray:
+        def transform(self, texts: list[str]) -> Any:
             return super().transform(texts)[:, ::-1]
 
     teacher = MeanTeacher()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,16 @@ def ragged(texts: list[list[int]]) -> RaggedRows:
     return RaggedRows(rows, np.cumsum([0, *map(len, texts)]).astype(np.int64))
 
 
-def mean_counts(texts: RaggedRows, n_tokens: int) -> np.ndarray:
+def mean_counts(texts: RaggedRows, n_tokens: int) -> Any:
     matrix = np.zeros((len(texts.offsets) - 1, n_tokens))
     for row, (start, stop) in zip(matrix, pairwise(texts.offsets), strict=True):
         np.add.at(row, texts.rows[start:stop], 1 / max(stop - start, 1))
     return matrix
 
 
-def exact(texts, targets, prior, alpha, weights) -> np.ndarray:
+def exact(
+    texts: RaggedRows, targets: Any, prior: Any, alpha: float, weights: Any
+) -> Any:
     """Normal equations in float64."""
     counts = mean_counts(texts, len(prior))
     left = counts.T @ (weights[:, None] * counts) + alpha * np.eye(len(prior))
@@ -55,9 +58,13 @@ def test_the_table_solves_the_normal_equations(
 def test_duplicates_count_like_weights(rng: np.random.Generator) -> None:
     texts, targets = [[0, 1, 1], [2], [1, 2]], rng.normal(size=(3, 5))
     targets, prior = targets.astype(np.float32), np.zeros((4, 5), np.float32)
-    options = {"alpha": 0.1, "n_iter": 20}
+    options: dict[str, Any] = {"alpha": 0.1, "n_iter": 20}
     once = fit_ridge(
-        ragged(texts), targets, prior, weights=np.float32([3, 1, 2]), **options
+        ragged(texts),
+        targets,
+        prior,
+        weights=np.array([3, 1, 2], np.float32),
+        **options,
     )
     order = [0, 0, 0, 1, 2, 2]
     often = fit_ridge(
@@ -71,7 +78,7 @@ def test_tokens_of_no_text_keep_their_prior(
     rng: np.random.Generator, alpha: float
 ) -> None:
     prior = rng.normal(size=(3, 2)).astype(np.float32)
-    targets = np.float16([[1, 0], [0, 1]])
+    targets = np.array([[1, 0], [0, 1]], np.float16)
     table = fit_ridge(ragged([[0], []]), targets, prior, alpha=alpha, n_iter=5)
     np.testing.assert_array_equal(table[1:], prior[1:])
     assert not np.allclose(table[0], prior[0])
@@ -103,7 +110,7 @@ def test_steps_follow_the_gradient_of_the_cosine(text: list[int], seed: int) -> 
     target = rng.normal(size=5)
     target /= np.linalg.norm(target)
 
-    def loss(rows: np.ndarray) -> float:
+    def loss(rows: Any) -> float:
         mean = rows[text].mean(axis=0)
         return 1 - float(mean @ target / np.linalg.norm(mean))
 
@@ -120,7 +127,7 @@ def test_steps_follow_the_gradient_of_the_cosine(text: list[int], seed: int) -> 
         *(target[None].astype(np.float32), 1e5, moved, squares),
     )
     assert found == pytest.approx(loss(table), abs=1e-5)
-    size = np.linalg.norm(table[text].mean(axis=0)) * len(text)
+    size = float(np.linalg.norm(table[text].mean(axis=0))) * len(text)
     np.testing.assert_allclose(
         (table - moved) * 10, expected, atol=3e-5 * (1 + 1 / size)
     )
@@ -133,7 +140,7 @@ def test_refinement_brings_cosines_nearer(rng: np.random.Generator) -> None:
     targets /= np.linalg.norm(targets, axis=1, keepdims=True)
     start = (truth + 2 * rng.normal(size=truth.shape)).astype(np.float32)
 
-    def loss(table: np.ndarray) -> float:
+    def loss(table: Any) -> float:
         means = mean_counts(texts, 30) @ table
         return 1 - float(
             np.mean((means * targets).sum(axis=1) / np.linalg.norm(means, axis=1))
@@ -151,8 +158,11 @@ def test_refinement_brings_cosines_nearer(rng: np.random.Generator) -> None:
 
 
 def test_texts_without_tokens_or_weight_change_nothing() -> None:
-    table = np.float32([[1, 0], [0, 0]])
-    texts, targets = ragged([[], [1], [0]]), np.float16([[0, 1], [0, 1], [0, 1]])
-    weights = np.float32([1, 1, 0])
+    table = np.array([[1, 0], [0, 0]], np.float32)
+    texts, targets = (
+        ragged([[], [1], [0]]),
+        np.array([[0, 1], [0, 1], [0, 1]], np.float16),
+    )
+    weights = np.array([1, 1, 0], np.float32)
     found = refine(texts, targets, table, n_epochs=2, weights=weights)
     np.testing.assert_array_equal(found, table)
