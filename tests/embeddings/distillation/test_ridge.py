@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensembles.embeddings.distillation.loops import descend_cosines
+from ensembles.embeddings.distillation.loops import add_squares, descend_cosines
 from ensembles.embeddings.distillation.refinement import refine
-from ensembles.embeddings.distillation.ridge import fit_ridge
+from ensembles.embeddings.distillation.ridge import fit_ridge, sorted_tokens
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 
 
@@ -53,6 +53,16 @@ def test_the_table_solves_the_normal_equations(
     table = fit_ridge(tokens, targets, prior, alpha=0.3, n_iter=30, weights=weights)
     expected = exact(tokens, targets.astype(float), prior, 0.3, weights)
     np.testing.assert_allclose(table, expected, rtol=2e-4, atol=2e-4)
+
+
+@given(st.lists(words, min_size=1, max_size=9))
+def test_the_preconditioner_is_the_diagonal(texts: list[list[int]]) -> None:
+    tokens = sorted_tokens(ragged(texts))
+    weights = np.arange(1, len(texts) + 1, dtype=np.float32)
+    diagonal = np.zeros(7)
+    add_squares(*tokens, weights, diagonal)
+    counts = mean_counts(ragged(texts), 7)
+    np.testing.assert_allclose(diagonal, weights @ counts**2, atol=1e-12)
 
 
 def test_duplicates_count_like_weights(rng: np.random.Generator) -> None:

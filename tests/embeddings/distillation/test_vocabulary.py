@@ -76,7 +76,9 @@ def test_without_wordpiece_the_words_are_the_tokens(tokenizer: str | None) -> No
 
 
 def test_wrong_tokenizers_are_reported() -> None:
-    with pytest.raises(ValueError, match=r"has no Hugging Face tokenizer; pass tokenizer='words'"):
+    with pytest.raises(
+        ValueError, match=r"has no Hugging Face tokenizer; pass tokenizer='words'"
+    ):
         make_vocabulary(None, None, TEXTS, 5)
     with pytest.raises(TypeError, match=r"None, 'words' or a tokenizers\.Tokenizer"):
         make_vocabulary(r"\w+", None, TEXTS, 5)
