@@ -22,8 +22,8 @@ from ensembles.embeddings.tokenization.texts import (
     BATCH_SIZE,
     TextBatch,
     as_batches,
-    iter_slices,
     n_texts,
+    slice_texts,
     split_long,
 )
 from ensembles.embeddings.vectors.vector_table import STORED, Matrix, VectorTable
@@ -188,6 +188,8 @@ def as_readonly(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+LARGEST_SLICE = 4 * BATCH_SIZE  # texts that are tokenized at once
+N_POOLED = 256  # texts whose vectors are in the cache of a processor
 FEW_TEXTS = 16  # pooled in less time than threads take to start
 
 
@@ -307,10 +309,14 @@ def embed_texts(
             n = len(ragged.offsets) - 1
             _pool(spec, ragged, 0, n, out[first : first + n], normalize)
 
+    # Tokenization is slower after each change from the table of vectors to the table of
+    # words: few large slices, if there are enough for the threads.
+    step = min(max(BATCH_SIZE, len(out) // (4 * n_threads)), LARGEST_SLICE)
     jobs: list[tuple[int, TextBatch]] = []
     first = 0
     for batch in batches:
-        jobs += iter_slices(batch, first)
+        for start, stop in chunks(n_texts(batch), step):
+            jobs.append((first + start, slice_texts(batch, start, stop)))
         first += n_texts(batch)
     if len(out) <= FEW_TEXTS:
         for job in jobs:
@@ -345,6 +351,17 @@ def _pool(
     normalize: bool = False,
 ) -> None:
     """Write the vectors of texts ``start`` to ``stop - 1`` to ``out``."""
+    if not normalize:
+        _apply_rules(spec, ragged, start, stop, out)
+        return
+    for first, last in chunks(stop - start, N_POOLED):
+        _apply_rules(spec, ragged, start + first, start + last, out)
+        normalize_rows(out, start + first, start + last)
+
+
+def _apply_rules(
+    spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int, out: Float32
+) -> None:
     storage, rules, weights, by_count, p = spec
     dim = storage.stored.shape[1]
     rows, offsets = ragged
@@ -362,5 +379,3 @@ def _pool(
                 f"rows must be below {storage.n_rows}, the number of rows of the "
                 f"table, found {largest}"
             )
-    if normalize:
-        normalize_rows(out, start, stop)
