@@ -396,8 +396,12 @@ class SentenceEmbedder(TextTransformer):
         --------
         ensembles.embeddings.persistence.save : Contents of the directory.
         """
+        save(self._state(), path, force=force)
+
+    def _state(self) -> SavedEmbedder:
+        """What `save` writes: parameters, vectors, word weights and projection."""
         check_is_fitted(self)
-        saved = SavedEmbedder(
+        return SavedEmbedder(
             self.get_params(deep=False),
             self._averager,
             self.projection_,
@@ -406,7 +410,6 @@ class SentenceEmbedder(TextTransformer):
             scale=self.scale_,
             coverage=self.coverage_,
         )
-        save(saved, path, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
