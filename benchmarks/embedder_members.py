@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import measuring
 import numpy as np
 import soup_encoders
+from safetensors import safe_open
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.frozen import FrozenEstimator
+from tokenizers import Tokenizer
 
-from ensembles.embeddings import read_similarity_pairs
+from ensembles.embeddings import SentenceEmbedder, WordVectors, read_similarity_pairs
 from ensembles.embeddings.similarity.evaluation import Pairs
 
 SHARE = 0.7  # of the training pairs, for fine-tuning; weights are chosen on the rest
@@ -75,3 +79,53 @@ def fine_tunes(
             encoder.save(str(path), create_model_card=False)
         paths.append(path)
     return paths
+
+
+class KnownVectors(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Transformer that looks vectors up, and asks a model for those of other texts."""
+
+    def __init__(self, vectors: Any, rows: dict[str, int], model: Any) -> None:
+        self.vectors, self.rows, self.model = vectors, rows, model
+        backend = getattr(model, "model_", None)
+        self.tokenizer = getattr(backend, "tokenizer", None)
+
+    @classmethod
+    def of(cls, model: Any, texts: list[str]) -> KnownVectors:
+        """Vectors of a fitted model for all texts."""
+        rows = {text: row for row, text in enumerate(texts)}
+        return cls(model.transform(texts), rows, model)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: Any = None, y: Any = None) -> KnownVectors:
+        """Return the transformer."""
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Vectors of texts, in float32."""
+        texts = list(X)
+        known = [row for row, text in enumerate(texts) if text in self.rows]
+        other = [row for row, text in enumerate(texts) if text not in self.rows]
+        out = np.empty((len(texts), self.vectors.shape[1]), np.float32)
+        out[known] = self.vectors[[self.rows[texts[row]] for row in known]]
+        if other:
+            out[other] = self.model.transform([texts[row] for row in other])
+        return out
+
+
+def frozen(members: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Members that an ensemble does not fit again."""
+    return [(name, FrozenEstimator(member)) for name, member in members]
+
+
+def wordllama(folder: Path) -> SentenceEmbedder:
+    """Table of the package wordllama, 256 dimensions, with its tokenizer."""
+    tokenizer = Tokenizer.from_file(
+        str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json")
+    )
+    with safe_open(folder / "weights" / "l2_supercat_256.safetensors", "np") as file:
+        matrix = file.get_tensor("embedding.weight").astype(np.float32)
+    ids = tokenizer.get_vocab()
+    vectors = WordVectors(sorted(ids, key=ids.__getitem__), matrix, tokenizer=tokenizer)
+    return SentenceEmbedder(vectors, weights=None, normalize=True).fit()

@@ -36,7 +36,7 @@ class PairProducts(NamedTuple):
     @property
     def n_members(self) -> int:
         """Number of members."""
-        n_terms = self.between.shape[1]
+        n_terms = int(self.between.shape[1])
         return n_terms if self.concatenated else round(n_terms**0.5)
 
     def subset(self, rows: Counts) -> PairProducts:
@@ -51,7 +51,9 @@ class PairProducts(NamedTuple):
         -------
         PairProducts
         """
-        return PairProducts(*(part[rows] for part in self[:3]), self.concatenated)
+        return self._replace(
+            between=self.between[rows], first=self.first[rows], second=self.second[rows]
+        )
 
     def terms(self, weights: Float64) -> Float64:
         """Coefficients of the products in those of the combined vectors.
@@ -119,7 +121,8 @@ def pair_products(
             products[part, :, term] = np.einsum(
                 "ij,ij->i", outputs[i][a], outputs[j][b], dtype=np.float64
             )
-    return PairProducts(*products, concatenated)
+    between, first_squares, second_squares = products
+    return PairProducts(between, first_squares, second_squares, concatenated)
 
 
 class PairScore:
@@ -160,7 +163,7 @@ class PairScore:
         )
         if products.concatenated:
             weights = np.sqrt(weights)
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
 
 class SmoothPairScore:
@@ -229,4 +232,4 @@ def _standardized(values: Float64) -> Float64:
     """Centered values of length 1; zeros if they are constant."""
     centered = values - values.mean()
     length = float(np.linalg.norm(centered))
-    return centered / length if length else centered
+    return np.asarray(centered / length) if length else centered

@@ -80,7 +80,7 @@ def test_equal_texts_have_a_cosine_of_one_exactly(concatenated: bool) -> None:
 
 @each
 def test_products_are_in_double_precision(concatenated: bool) -> None:
-    vectors = np.float32([[1, 1e-4, 0], [1, 0, 1e-4]])
+    vectors: Any = np.array([[1, 1e-4, 0], [1, 0, 1e-4]], np.float32)
     first, second = np.array([0]), np.array([1])
     products = pair_products([vectors], first, second, concatenated=concatenated)
     assert products.first[0, 0] == np.float64(np.float32(1e-4)) ** 2 + 1
