@@ -2,6 +2,7 @@ from .auto_model import load_model as load_model
 from .distillation.distill import distill as distill
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
+from .folding import fold_ensemble as fold_ensemble
 from .pooling.builtin import POOLINGS as POOLINGS
 from .pooling.builtin import Pooling as Pooling
 from .similarity.cosine import paired_cosines as paired_cosines

@@ -405,8 +405,12 @@ class SentenceEmbedder(TextTransformer):
         FileExistsError
             If the directory exists and ``force`` is False.
         """
+        save(self._state(), path, table_dtype=table_dtype, force=force)
+
+    def _state(self) -> SavedEmbedder:
+        """What `save` writes: parameters, vectors, word weights and projection."""
         check_is_fitted(self)
-        saved = SavedEmbedder(
+        return SavedEmbedder(
             self.get_params(deep=False),
             self._averager,
             self.projection_,
@@ -415,7 +419,6 @@ class SentenceEmbedder(TextTransformer):
             scale=self.scale_,
             coverage=self.coverage_,
         )
-        save(saved, path, table_dtype=table_dtype, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
