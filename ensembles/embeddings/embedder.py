@@ -360,17 +360,17 @@ class SentenceEmbedder(TextTransformer):
             Shares from 0 to 1; NaN for a text without tokens.
         """
         check_is_fitted(self)
-        batches = as_batches(check_texts(X))
-        shares = [self._averager.lookup.coverage(batch) for batch in batches]
+        coverage = self._averager.lookup.coverage
+        shares = [coverage(batch) for batch in as_batches(check_texts(X))]
         return np.concatenate([np.empty(0), *shares])
 
     def _vectors(self, X: Any, coverage: Coverage | None) -> Any:
         """Pooled, projected, normalized and quantized vectors."""
-        projection, texts = self.projection_, check_texts(X)
-        at_once = self._normalize and projection is None  # in the processor's cache
-        vectors = self._averager(texts, self._n_threads(), coverage, normalize=at_once)
-        if projection is not None:
-            vectors = _postprocess(vectors, projection, normalize=self._normalize)
+        at_once = self._normalize and self.projection_ is None  # in the cache
+        options = {"coverage": coverage, "normalize": at_once}
+        vectors = self._averager(check_texts(X), self._n_threads(), **options)
+        if not at_once:
+            vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)
         return quantize(vectors, self._dtype, self.scale_ or 1.0)
 
     def _n_threads(self) -> int:
@@ -378,11 +378,7 @@ class SentenceEmbedder(TextTransformer):
         return 1 if self.n_jobs is None else int(effective_n_jobs(self.n_jobs))
 
     def save(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        table_dtype: str | None = None,
-        force: bool = False,
+        self, path: Any, *, table_dtype: str | None = None, force: bool = False
     ) -> None:
         """Write the fitted embedder to a directory of safetensors and JSON.
 
@@ -391,8 +387,7 @@ class SentenceEmbedder(TextTransformer):
         path : path
             Output directory; it is written atomically.
         table_dtype : {"float32", "float16", "int8"} or None, default=None
-            Data type of the word vectors in the file, which are pooled as they are:
-            "float16" halves the memory, "int8" with a scale per word quarters it. None
+            Data type of the word vectors in the file; "int8" has a scale per word. None
             keeps that of vectors that are saved unchanged, and is float32 otherwise.
         force : bool, default=False
             Whether to replace an existing directory.
@@ -400,8 +395,8 @@ class SentenceEmbedder(TextTransformer):
         Raises
         ------
         ValueError
-            If ``table_dtype`` is none of these or too narrow, the tokenizer is a
-            callable, or ``unknown="subword"`` composes vectors from n-grams.
+            If ``table_dtype`` is wrong or too narrow, the tokenizer is a callable, or
+            vectors are composed from n-grams (``unknown="subword"``).
         FileExistsError
             If the directory exists and ``force`` is False.
         """
