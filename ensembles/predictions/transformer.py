@@ -201,7 +201,7 @@ class EnsembleTransformer(
         self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> EnsembleTransformer:
-        """Fit the members, and what aligns, weights and projects their outputs.
+        """Fit the members, and the rotations, weights and axes of their outputs.
 
         Parameters
         ----------
@@ -329,7 +329,7 @@ class EnsembleTransformer(
         return has_maps or isinstance(self.weights, str)
 
     def _set_fitted(self, fit: OutputFit) -> None:
-        """Set the fitted attributes of what was learned from outputs."""
+        """Set the fitted attributes that were learned from outputs."""
         self._combiner, self.weights_ = fit.combiner, fit.weights
         self.rotations_: Any = fit.combiner.rotations
         self.components_: Any = fit.combiner.components
@@ -397,7 +397,6 @@ class EnsembleTransformer(
         Returns
         -------
         ndarray or sparse matrix of shape (n_samples, n_columns)
-            What ``transform`` returns for these samples.
         """
         check_is_fitted(self)
         pairs = list(zip(range(len(self.weights_)), outputs, strict=True))
@@ -418,11 +417,10 @@ class EnsembleTransformer(
         ndarray of str
         """
         check_is_fitted(self)
-        combiner = self._combiner
-        if combiner.combiner is not None or combiner.components is not None:
+        if self._n_features_out:
             return super().get_feature_names_out(input_features)
         names = [
-            f"{combiner.names[index]}__{column}"
+            f"{self._combiner.names[index]}__{column}"
             for index in used_members(self.weights_)
             for column in self.estimators_[index].get_feature_names_out(input_features)
         ]

@@ -26,7 +26,7 @@ from ensembles.predictions.transformers.projections import (
 
 
 class OutputFit(NamedTuple):
-    """What is learned from outputs.
+    """Rotations, weights and principal axes, with scores of the choice.
 
     Parameters
     ----------
