@@ -1,6 +1,8 @@
 from .auto_model import load_model as load_model
+from .distillation.distill import distill as distill
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
+from .folding import fold_ensemble as fold_ensemble
 from .partitions import embed_partitions as embed_partitions
 from .partitions import vectors_digest as vectors_digest
 from .partitions import write_partitions as write_partitions

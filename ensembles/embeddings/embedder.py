@@ -323,7 +323,7 @@ class SentenceEmbedder(TextTransformer):
         """
         if not hasattr(self, "_averager"):  # faster than check_is_fitted
             check_is_fitted(self)
-        return self._finished(self._averager(check_texts(X), self._n_threads()))
+        return self._vectors(X, None)
 
     def transform_counted(self, X: Any, coverage: Coverage) -> Any:
         """Average word vectors as `transform` does, and count the tokens.
@@ -341,8 +341,7 @@ class SentenceEmbedder(TextTransformer):
             One vector per text.
         """
         check_is_fitted(self)
-        vectors = self._averager(check_texts(X), self._n_threads(), coverage)
-        return self._finished(vectors)
+        return self._vectors(X, coverage)
 
     def coverage(self, X: Any) -> Any:
         """Share of each text's tokens that have a vector.
@@ -365,39 +364,53 @@ class SentenceEmbedder(TextTransformer):
         shares = [self._averager.lookup.coverage(batch) for batch in batches]
         return np.concatenate([np.empty(0), *shares])
 
-    def _finished(self, vectors: Float32) -> Any:
-        """Projected, normalized and quantized vectors."""
-        vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)
+    def _vectors(self, X: Any, coverage: Coverage | None) -> Any:
+        """Pooled, projected, normalized and quantized vectors."""
+        projection, texts = self.projection_, check_texts(X)
+        at_once = self._normalize and projection is None  # in the processor's cache
+        vectors = self._averager(texts, self._n_threads(), coverage, normalize=at_once)
+        if projection is not None:
+            vectors = _postprocess(vectors, projection, normalize=self._normalize)
         return quantize(vectors, self._dtype, self.scale_ or 1.0)
 
     def _n_threads(self) -> int:
         # joblib's call takes as long as tokenizing a sentence.
         return 1 if self.n_jobs is None else int(effective_n_jobs(self.n_jobs))
 
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        table_dtype: str | None = None,
+        force: bool = False,
+    ) -> None:
         """Write the fitted embedder to a directory of safetensors and JSON.
 
         Parameters
         ----------
         path : path
             Output directory; it is written atomically.
+        table_dtype : {"float32", "float16", "int8"} or None, default=None
+            Data type of the word vectors in the file, which are pooled as they are:
+            "float16" halves the memory, "int8" with a scale per word quarters it. None
+            keeps that of vectors that are saved unchanged, and is float32 otherwise.
         force : bool, default=False
             Whether to replace an existing directory.
 
         Raises
         ------
         ValueError
-            If the tokenizer is a callable, or ``unknown="subword"`` composes vectors
-            from n-grams.
+            If ``table_dtype`` is none of these or too narrow, the tokenizer is a
+            callable, or ``unknown="subword"`` composes vectors from n-grams.
         FileExistsError
             If the directory exists and ``force`` is False.
-
-        See Also
-        --------
-        ensembles.embeddings.persistence.save : Contents of the directory.
         """
+        save(self._state(), path, table_dtype=table_dtype, force=force)
+
+    def _state(self) -> SavedEmbedder:
+        """What `save` writes: parameters, vectors, word weights and projection."""
         check_is_fitted(self)
-        saved = SavedEmbedder(
+        return SavedEmbedder(
             self.get_params(deep=False),
             self._averager,
             self.projection_,
@@ -406,7 +419,6 @@ class SentenceEmbedder(TextTransformer):
             scale=self.scale_,
             coverage=self.coverage_,
         )
-        save(saved, path, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:

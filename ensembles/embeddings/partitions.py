@@ -38,7 +38,8 @@ def embed_partitions(model: Any, texts: Any, *, column: str | None = None) -> An
     model : path or fitted text transformer
         Directory of a saved `SentenceEmbedder` or of a transformer, or a file of word
         vectors, at a path that is the same on all workers; or a fitted model, such as
-        `SentenceEmbedder`, which each worker receives once as a pickle.
+        `SentenceEmbedder`, which is pickled, and sent to each worker, not with each
+        partition.
     texts : dask.bag.Bag, dask.dataframe.Series or dask.dataframe.DataFrame
         Texts. None, NaN and other missing values count as empty texts.
     column : str or None, default=None
