@@ -3,6 +3,9 @@ from .distillation.distill import distill as distill
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
 from .folding import fold_ensemble as fold_ensemble
+from .partitions import embed_partitions as embed_partitions
+from .partitions import vectors_digest as vectors_digest
+from .partitions import write_partitions as write_partitions
 from .pooling.builtin import POOLINGS as POOLINGS
 from .pooling.builtin import Pooling as Pooling
 from .similarity.cosine import paired_cosines as paired_cosines
