@@ -61,8 +61,7 @@ class SentenceEmbedder(TextTransformer):
         None weighs every word equally. It often suits a downstream classifier best,
         because frequent words may discriminate between classes.
     weights_params : dict or None, default=None
-        Parameters of the word weighting, such as ``{"a": 1e-3}`` of "sif". None uses
-        the defaults.
+        Parameters of the weighting, e.g. ``{"a": 1e-3}``. None uses the defaults.
     remove_components : int, default=0
         Number of leading singular vectors of the training sentence vectors to remove
         from every vector; "usif" removes each in proportion to its share of the
@@ -99,8 +98,7 @@ class SentenceEmbedder(TextTransformer):
         scale for all, learned in `fit`, and approximately preserves cosines; "binary"
         packs the signs, eight per byte (uint8), for Hamming distances.
     n_jobs : int or None, default=None
-        Number of threads; None is 1, -1 all processors. The result does not depend on
-        it.
+        Number of threads; None is 1, -1 all processors. Results do not depend on it.
 
     Attributes
     ----------
@@ -205,12 +203,12 @@ class SentenceEmbedder(TextTransformer):
         batches = [] if X is None else as_batches(check_texts(X))
         vectors = read_vectors(self.vectors)
         if vectors.preweighted and weighting is not None:
+            prefix = "" if vectors.normalize else "no-"
             warnings.warn(
                 f"the vectors of {vectors.source} already contain word weights, to "
                 f"which {weighting.name!r} adds; to match its own model, pass "
                 "weights=None (--weights none) and "
-                f"normalize={bool(vectors.normalize)} "
-                f"(--{'' if vectors.normalize else 'no-'}normalize)",
+                f"normalize={bool(vectors.normalize)} (--{prefix}normalize)",
                 stacklevel=2,
             )
         lookup = VocabularyLookup(vectors, self.tokenizer, self.lowercase, self.unknown)
@@ -439,8 +437,7 @@ class SentenceEmbedder(TextTransformer):
         ValueError
             If a file is damaged, or `save` did not write the directory.
         """
-        saved = load(path)
-        embedder = cls(**saved.params)
+        embedder = cls(**(saved := load(path)).params)
         embedder._set_fitted(saved, frequency_source=None)
         return embedder
 
