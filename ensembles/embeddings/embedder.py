@@ -365,7 +365,7 @@ class SentenceEmbedder(TextTransformer):
     def _vectors(self, X: Any, coverage: Coverage | None) -> Any:
         """Pooled, projected, normalized and quantized vectors."""
         at_once = self._normalize and self.projection_ is None  # in the cache
-        options = {"coverage": coverage, "normalize": at_once}
+        options: Any = {"coverage": coverage, "normalize": at_once}
         vectors = self._averager(check_texts(X), self._n_threads(), **options)
         if not at_once:
             vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)

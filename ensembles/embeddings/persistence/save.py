@@ -100,7 +100,7 @@ class SavedEmbedder:
     def fold(self, rows: NDArray[np.int64]) -> Float64:
         """Weighted and projected word vectors, of shape (n_rows, n_columns)."""
         averager = self.averager
-        folded = averager.lookup.vectors.matrix[rows].astype(np.float64)
+        folded: Float64 = averager.lookup.vectors.matrix[rows].astype(np.float64)
         if averager.weights is not None:
             folded *= averager.weights[rows][:, None]
         if self.projection is not None:

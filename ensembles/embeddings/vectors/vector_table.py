@@ -53,7 +53,7 @@ class VectorTable:
 
     def __getitem__(self, rows: Any) -> Float32:
         stored = self.stored[rows if self.mapping is None else self.mapping[rows]]
-        vectors = stored.astype(np.float32)
+        vectors: Float32 = stored.astype(np.float32)
         if self.scales is not None:
             vectors *= self.scales[rows][..., None]
         return vectors

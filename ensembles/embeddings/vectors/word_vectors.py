@@ -54,7 +54,7 @@ class WordVectors:
     """
 
     tokens: Sequence[str]
-    matrix: Matrix = field(repr=False)
+    matrix: Any = field(repr=False)  # Matrix; callers index it as an array
     counts: Counts | None = field(default=None, repr=False)
     tokenizer: Any = field(default=None, repr=False)
     ngrams: NgramVectors | None = field(default=None, repr=False)

@@ -346,7 +346,7 @@ def test_stored_tables_are_pooled_as_their_float32_tables(
     if mapped:  # rows of the second half too
         np.copyto(ragged.rows, ragged.rows + N_ROWS // 2, where=ragged.rows >= 0)
     for rule in sorted(RULES):
-        options = {"rules": [rule], "weights": weights}
+        options: Any = {"rules": [rule], "weights": weights}
         found = pool(ragged, pooling_spec(table, **options)).tobytes()
         if len(wide) > ragged.rows.max():
             assert found == pool(ragged, pooling_spec(wide, **options)).tobytes()

@@ -636,7 +636,7 @@ def test_two_processes_share_a_mapped_table(tmp_path: Path) -> None:
     assert SentenceEmbedder.load(tmp_path / "m").vectors_.matrix.dtype == np.float16
     command = [sys.executable, "-c", SHARING, str(tmp_path / "m")]
     options: dict[str, Any] = {"stdin": -1, "stdout": -1, "text": True}
-    pair = [subprocess.Popen(command, **options) for _ in range(2)]
+    pair: list[Any] = [subprocess.Popen(command, **options) for _ in range(2)]
     for process in pair:
         assert process.stdout.readline() == "ready\n"
     for process in pair:
