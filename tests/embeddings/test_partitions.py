@@ -155,7 +155,7 @@ def test_wrong_arguments(saved: Path, texts: list[Any], tmp_path: Path) -> None:
             embed_partitions(saved, whole, column=column)
     with pytest.raises(ValueError, match="column applies to a data frame only"):
         embed_partitions(saved, bag(texts), column="text")
-    with pytest.raises(TypeError, match="must be a Dask bag.*, found list; dask.bag"):
+    with pytest.raises(TypeError, match=r"must be a Dask bag.*, found list; dask.bag"):
         embed_partitions(saved, texts)
     with pytest.raises(TypeError, match="must be a path or a fitted text transformer"):
         embed_partitions(42, bag(texts))
