@@ -21,12 +21,9 @@ from ensembles.embeddings.postprocessing.projection import (
     Projection,
     check_count,
     fit_projection,
+    project,
 )
-from ensembles.embeddings.postprocessing.quantization import (
-    check_dtype,
-    l2_normalize,
-    quantize,
-)
+from ensembles.embeddings.postprocessing.quantization import check_dtype, quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
@@ -299,7 +296,7 @@ class SentenceEmbedder(TextTransformer):
         """Largest absolute entry of the training vectors."""
         largest = 0.0
         for block in averager.blocks(batches, self._n_threads()):
-            vectors = _postprocess(block, projection, normalize=self.normalize)
+            vectors = project(block, projection, normalize=self.normalize)
             largest = max(largest, float(np.abs(vectors).max()))
         if not largest:
             raise ValueError(
@@ -367,7 +364,7 @@ class SentenceEmbedder(TextTransformer):
 
     def _finished(self, vectors: Float32) -> Any:
         """Projected, normalized and quantized vectors."""
-        vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)
+        vectors = project(vectors, self.projection_, normalize=self._normalize)
         return quantize(vectors, self._dtype, self.scale_ or 1.0)
 
     def _n_threads(self) -> int:
@@ -436,11 +433,3 @@ class SentenceEmbedder(TextTransformer):
         embedder = cls(**saved.params)
         embedder._set_fitted(saved, frequency_source=None)
         return embedder
-
-
-def _postprocess(
-    vectors: Float32, projection: Projection | None, *, normalize: bool
-) -> Float32:
-    if projection is not None:
-        vectors = projection(vectors)
-    return l2_normalize(vectors) if normalize else vectors

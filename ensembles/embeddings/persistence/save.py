@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ensembles._typing import Float64
 from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.vector_files import save_tensors
-from ensembles.embeddings.postprocessing.projection import Projection
+from ensembles.embeddings.postprocessing.projection import Projection, project
+from ensembles.embeddings.postprocessing.quantization import quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.tokenizer import PORTABLE
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
@@ -68,6 +69,12 @@ class SavedEmbedder:
         if self.projection is not None:
             n_columns = int(self.projection.matrix.shape[1])
         return -(-n_columns // 8) if self.dtype == "binary" else n_columns
+
+    def transform(self, texts: Any, n_threads: int | None = 1) -> NDArray[Any]:
+        """Vectors of texts, as `SentenceEmbedder.transform` returns them."""
+        vectors = self.averager(texts, n_threads)
+        vectors = project(vectors, self.projection, normalize=self.normalize)
+        return quantize(vectors, self.dtype, self.scale or 1.0)
 
     @property
     def is_linear(self) -> bool:
