@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,15 +196,6 @@ class BoundedRows:
                 lengths = self.lengths[first] * self.lengths[second]
                 cosines[start:stop] = products / lengths
         return cosines
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Context manager in which each matrix product runs on one thread."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def resolve_n_jobs(n_jobs: int | None) -> int:

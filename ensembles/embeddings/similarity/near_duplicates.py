@@ -14,11 +14,10 @@ from ensembles.embeddings.similarity.bounds import (
     TILE,
     BoundedRows,
     Sample,
-    one_blas_thread,
     resolve_n_jobs,
 )
 from ensembles.embeddings.similarity.search import Progress
-from ensembles.embeddings.similarity.unit_rows import UnitRows
+from ensembles.embeddings.similarity.unit_rows import UnitRows, one_blas_thread
 from ensembles.parallel import chunks, map_threads
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensembles._typing import Counts, Float32, Float64
-from ensembles.embeddings.similarity.unit_rows import UnitRows, error_bound
+from ensembles.embeddings.similarity.unit_rows import (
+    UnitRows,
+    error_bound,
+    one_blas_thread,
+)
 from ensembles.parallel import chunks
 
+FEW_QUERIES = 4
 N_QUERIES = 256  # queries that are multiplied with a block at once
 Progress = Callable[[int], object]
 
@@ -84,9 +90,12 @@ def semantic_search(
     asked = UnitRows(queries, "queries")
     best = BestRows(asked, k)
     parts = documents if isinstance(documents, Iterator) else iter([documents])
-    for part in parts:
-        rows = part if isinstance(part, UnitRows) else UnitRows(part, "documents")
-        best.add(rows, progress)
+    # Reading the documents takes longer than few products, and threads only wait.
+    threads = one_blas_thread() if len(asked) <= FEW_QUERIES else nullcontext()
+    with threads:
+        for part in parts:
+            rows = part if isinstance(part, UnitRows) else UnitRows(part, "documents")
+            best.add(rows, progress)
     return best.result()
 
 
@@ -139,7 +148,9 @@ class BestRows:
             kth = np.maximum(cuts[crowded], kth - 2 * self.error)
             mask[crowded] = products[crowded] >= kth
         # The cosine of a zero vector is known: 0, and an earlier 0 comes first.
-        mask[:, ~block.any(axis=1)] &= worst < 0
+        maybe_zero = np.flatnonzero(products[0] == 0)
+        zeros = maybe_zero[~block[maybe_zero].any(axis=1)]
+        mask[:, zeros] &= worst < 0
         return np.asarray(mask)
 
     def _merge(self, query_rows: Counts, documents: UnitRows, rows: Counts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -143,3 +145,12 @@ def error_bound(dim: int) -> float:
     algorithms", equation 3.5).
     """
     return (dim + 4) * UNIT_ROUNDOFF
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Context manager in which each matrix product runs on one thread."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
