@@ -52,7 +52,7 @@ class Sample:
         n_sampled = min(N_SAMPLED, len(rows))
         # Rows at equal distances, so that the result needs no random numbers.
         selected = np.arange(n_sampled) * len(rows) // n_sampled
-        self.unit = rows.unit64_of(rows.vectors[selected])
+        self.unit = rows.checked_unit64(selected, rows.vectors[selected])
         # Not centered: a rotation keeps the cosines.
         self.axes: Float64 = np.linalg.eigh(self.unit.T @ self.unit)[1][:, ::-1]
         products = self.unit @ self.unit.T

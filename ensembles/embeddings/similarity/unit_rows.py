@@ -69,12 +69,16 @@ class UnitRows:
         ValueError
             If a row is not finite.
         """
-        unit = self.unit64_of(self.vectors[start:stop])
+        return self.checked_unit64(np.arange(start, stop), self.vectors[start:stop])
+
+    def checked_unit64(self, rows: Counts, vectors: NDArray[Any]) -> Float64:
+        """Unit vectors in float64 of selected rows, whose indices are ``rows``."""
+        unit = self.unit64_of(vectors)
         broken = np.flatnonzero(np.isnan(unit).any(axis=1))
         if len(broken):
             raise ValueError(
                 f"{self.name} must be finite, found NaN or infinity in row "
-                f"{start + broken[0]}"
+                f"{rows[broken[0]]}"
             )
         return unit
 
