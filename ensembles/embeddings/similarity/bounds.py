@@ -62,13 +62,13 @@ class Sample:
         """Number of axes with the lowest expected cost to find pairs."""
         dim = self.axes.shape[1]
         costs = {dim: float(dim + COMPARISON)}
-        is_filled = self.unit.any(axis=1)
+        is_filled = np.asarray(self.unit.any(axis=1))
         for n_axes in range(STEP, dim, STEP):
             columns = bounding_columns(self.unit @ self.axes[:, :n_axes], is_filled)
             share = float((columns @ columns.T >= threshold).mean())
             share = min(DENSE, max(0.0, share - 1 / len(columns)))  # not of itself
             costs[n_axes] = n_axes + COMPARISON + share * GATHERED * dim
-        return min(costs, key=lambda n_axes: costs[n_axes])
+        return int(min(costs, key=lambda n_axes: costs[n_axes]))
 
 
 def bounding_columns(
@@ -117,7 +117,8 @@ class BoundedRows:
         self.lengths: Float64 = np.ones(len(rows))
         for start, stop in chunks(len(rows), rows.block_size):
             unit = rows.unit64(start, stop)
-            columns = bounding_columns(unit @ axes, unit.any(axis=1))
+            is_filled = np.asarray(unit.any(axis=1))
+            columns = bounding_columns(unit @ axes, is_filled)
             self.columns[start:stop] = columns
             if not rows.are_bits:
                 block = np.asarray(rows.vectors[start:stop], np.float64)

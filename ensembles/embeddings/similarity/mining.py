@@ -44,7 +44,7 @@ class SimilarPairs(NamedTuple):
     def best(self, n_pairs: int) -> SimilarPairs:
         """The pairs of the highest cosines, in order; ties by the rows."""
         order = np.lexsort((self.second, self.first, -self.cosines))[:n_pairs]
-        return SimilarPairs(*(array[order] for array in self))
+        return SimilarPairs(self.first[order], self.second[order], self.cosines[order])
 
 
 def paraphrase_mining(
@@ -163,8 +163,8 @@ class BestPairs:
 
     def __init__(self, rows: UnitRows, n_pairs: int, threshold: float) -> None:
         self.rows, self.n_pairs, self.threshold = rows, int(n_pairs), float(threshold)
-        self._lock, self._parts, self._n_added = threading.Lock(), [], 0
-        self._parts: list[SimilarPairs]
+        self._lock, self._n_added = threading.Lock(), 0
+        self._parts: list[SimilarPairs] = []
 
     def raise_threshold(self, cosines: NDArray[np.float64]) -> None:
         """Raise the threshold by the cosines of any set of different pairs."""

@@ -113,9 +113,9 @@ def _hits(
     vectors: ArrayLike, found: SearchResult, texts: Callable[[Any], list[str]]
 ) -> list[list[Hit]]:
     hits = []
-    is_filled = np.asarray(vectors).any(axis=1)
+    is_filled = np.asarray(vectors).any(axis=1).tolist()
     for rows, cosines, filled in zip(*found, is_filled, strict=True):
-        rows = rows[: len(rows) * bool(filled)]
+        rows = rows[: len(rows) if filled else 0]
         columns = (rows.tolist(), cosines.tolist(), texts(rows))
         hits.append([Hit(*hit) for hit in zip(*columns, strict=False)])
     return hits

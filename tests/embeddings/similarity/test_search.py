@@ -74,7 +74,7 @@ def test_a_matrix_holds_the_cosines_of_all_pairs(
 
 
 def test_a_matrix_refuses_what_does_not_match(rng: np.random.Generator) -> None:
-    with pytest.raises(ValueError, match="same number of columns.*uint8"):
+    with pytest.raises(ValueError, match=r"same number of columns.*uint8"):
         cosine_matrix(np.ones((2, 16)), np.ones((2, 2), np.uint8))
     with pytest.raises(ValueError, match=r"out must be float32 or float64 of shape"):
         cosine_matrix(np.ones((2, 3)), out=np.empty((2, 3)))
