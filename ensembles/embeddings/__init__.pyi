@@ -11,6 +11,10 @@ from .pooling.builtin import Pooling as Pooling
 from .similarity.cosine import paired_cosines as paired_cosines
 from .similarity.evaluation import evaluate_similarity as evaluate_similarity
 from .similarity.evaluation import read_similarity_pairs as read_similarity_pairs
+from .similarity.matrix import cosine_matrix as cosine_matrix
+from .similarity.mining import paraphrase_mining as paraphrase_mining
+from .similarity.near_duplicates import near_duplicates as near_duplicates
+from .similarity.search import semantic_search as semantic_search
 from .vectors.read import read_vectors as read_vectors
 from .vectors.word_vectors import WordVectors as WordVectors
 from .vectors.write import write_vectors as write_vectors

@@ -21,12 +21,9 @@ from ensembles.embeddings.postprocessing.projection import (
     Projection,
     check_count,
     fit_projection,
+    project,
 )
-from ensembles.embeddings.postprocessing.quantization import (
-    check_dtype,
-    l2_normalize,
-    quantize,
-)
+from ensembles.embeddings.postprocessing.quantization import check_dtype, quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
@@ -297,7 +294,7 @@ class SentenceEmbedder(TextTransformer):
         """Largest absolute entry of the training vectors."""
         largest = 0.0
         for block in averager.blocks(batches, self._n_threads()):
-            vectors = _postprocess(block, projection, normalize=self.normalize)
+            vectors = project(block, projection, normalize=self.normalize)
             largest = max(largest, float(np.abs(vectors).max()))
         if not largest:
             raise ValueError(
@@ -364,11 +361,10 @@ class SentenceEmbedder(TextTransformer):
 
     def _vectors(self, X: Any, coverage: Coverage | None) -> Any:
         """Pooled, projected, normalized and quantized vectors."""
-        at_once = self._normalize and self.projection_ is None  # in the cache
-        options: Any = {"coverage": coverage, "normalize": at_once}
-        vectors = self._averager(check_texts(X), self._n_threads(), **options)
-        if not at_once:
-            vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)
+        options: Any = {"normalize": self._normalize, "coverage": coverage}
+        texts, n_threads = check_texts(X), self._n_threads()
+        average = self._averager.projected
+        vectors = average(texts, n_threads, self.projection_, **options)
         return quantize(vectors, self._dtype, self.scale_ or 1.0)
 
     def _n_threads(self) -> int:
@@ -440,11 +436,3 @@ class SentenceEmbedder(TextTransformer):
         embedder = cls(**(saved := load(path)).params)
         embedder._set_fitted(saved, frequency_source=None)
         return embedder
-
-
-def _postprocess(
-    vectors: Float32, projection: Projection | None, *, normalize: bool
-) -> Float32:
-    if projection is not None:
-        vectors = projection(vectors)
-    return l2_normalize(vectors) if normalize else vectors

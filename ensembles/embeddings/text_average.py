@@ -17,6 +17,7 @@ from ensembles.embeddings.pooling.engine import (
     embed_texts,
     pooling_spec,
 )
+from ensembles.embeddings.postprocessing.projection import Projection, project
 from ensembles.embeddings.postprocessing.quantization import l2_normalize
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
@@ -96,6 +97,21 @@ class TextAverager:
         empty = np.empty((0, self.n_columns), np.float32)
         vectors = np.concatenate([empty, *blocks])
         return l2_normalize(vectors) if normalize else vectors
+
+    def projected(
+        self,
+        texts: Any,
+        n_threads: int | None,
+        projection: Projection | None,
+        *,
+        normalize: bool,
+        coverage: Coverage | None = None,
+    ) -> Float32:
+        """Vectors of texts after a projection, and then L2-normalization."""
+        if projection is None:  # normalized while they are in the processor's cache
+            return self(texts, n_threads, coverage, normalize=normalize)
+        vectors = self(texts, n_threads, coverage)
+        return project(vectors, projection, normalize=normalize)
 
     def blocks(
         self,

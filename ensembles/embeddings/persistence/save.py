@@ -24,6 +24,7 @@ from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.vector_files import save_tensors
 from ensembles.embeddings.persistence.table import TABLE_DTYPES, build_table
 from ensembles.embeddings.postprocessing.projection import Projection
+from ensembles.embeddings.postprocessing.quantization import quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.tokenizer import PORTABLE
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
@@ -71,6 +72,12 @@ class SavedEmbedder:
         if self.projection is not None:
             n_columns = int(self.projection.matrix.shape[1])
         return -(-n_columns // 8) if self.dtype == "binary" else n_columns
+
+    def transform(self, texts: Any, n_threads: int | None = 1) -> NDArray[Any]:
+        """Vectors of texts, as `SentenceEmbedder.transform` returns them."""
+        options: Any = {"normalize": self.normalize}
+        vectors = self.averager.projected(texts, n_threads, self.projection, **options)
+        return quantize(vectors, self.dtype, self.scale or 1.0)
 
     @property
     def is_linear(self) -> bool:
