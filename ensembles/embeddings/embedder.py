@@ -11,7 +11,6 @@ from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles._sklearn import check_bool, check_choice, check_n_jobs
-from ensembles._typing import Float32
 from ensembles.embeddings.base import TextTransformer, check_texts
 from ensembles.embeddings.persistence.load import load
 from ensembles.embeddings.persistence.save import SavedEmbedder, save

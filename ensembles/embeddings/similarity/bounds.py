@@ -83,7 +83,7 @@ def bounding_columns(
 class BoundedRows:
     r"""Rows on their leading principal axes, which bound the cosines of all pairs.
 
-    For unit vectors ``x`` and ``y`` on the principal axes, of which ``m`` are kept,
+    For unit vectors ``x`` and ``y`` on the principal axes, with ``m`` axes kept,
 
     .. math::
 

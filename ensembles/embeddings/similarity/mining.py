@@ -173,7 +173,7 @@ class BestPairs:
             self.threshold = max(self.threshold, lowest - INFLATION)
 
     def add(self, first: Counts, second: Counts) -> None:
-        """Add pairs, and forget those that are no longer among the best."""
+        """Add pairs, and keep only the best."""
         cosines = self.rows.cosines(first, self.rows, second)
         with self._lock:
             self._parts.append(SimilarPairs(first, second, cosines))

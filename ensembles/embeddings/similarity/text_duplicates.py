@@ -53,7 +53,7 @@ class TextDuplicates:
     Parameters
     ----------
     texts : list of str
-        All texts; those that are equal share one object.
+        All texts; equal texts share one object.
     representatives : ndarray of shape (n_texts,), int64
         Index of the text itself if it is kept, else of the kept text for it.
     cosines : ndarray of shape (n_texts,), float64

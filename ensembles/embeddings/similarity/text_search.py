@@ -67,7 +67,7 @@ def search_batches(
     *,
     progress: Progress | None = None,
 ) -> list[list[Hit]]:
-    """Embed texts, and find those that are most similar to each query.
+    """Embed texts, and find the most similar ones to each query.
 
     Parameters
     ----------
