@@ -113,8 +113,8 @@ def _hits(
     vectors: ArrayLike, found: SearchResult, texts: Callable[[Any], list[str]]
 ) -> list[list[Hit]]:
     hits = []
-    is_filled = np.asarray(vectors).any(axis=1).tolist()
-    for rows, cosines, filled in zip(*found, is_filled, strict=True):
+    is_filled: Any = np.asarray(vectors).any(axis=1)
+    for rows, cosines, filled in zip(*found, is_filled.tolist(), strict=True):
         rows = rows[: len(rows) if filled else 0]
         columns = (rows.tolist(), cosines.tolist(), texts(rows))
         hits.append([Hit(*hit) for hit in zip(*columns, strict=False)])
