@@ -50,12 +50,16 @@ def main() -> None:
             facts["elements_checked"] += sum(map(bench.check_method, bench.chosen()))
             for n_inputs in sorted({METHODS[name].n_inputs for name in bench.chosen()}):
                 facts["results"] += bench.rows(n_inputs, kind)
-    text = merging_report.markdown(facts)
-    print(text)
-    if options.results:
-        options.results.mkdir(exist_ok=True)
-        (options.results / "merging.md").write_text(text)
-        (options.results / "merging.json").write_text(json.dumps(facts, indent=1))
+                save(facts, options.results)
+    print(merging_report.markdown(facts))
+
+
+def save(facts: dict[str, Any], folder: Path | None) -> None:
+    """Write the results so far: a run takes long, and may be stopped."""
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        (folder / "merging.md").write_text(merging_report.markdown(facts))
+        (folder / "merging.json").write_text(json.dumps(facts, indent=1))
 
 
 def parse() -> argparse.Namespace:
