@@ -118,6 +118,17 @@ def command(
     print_hits(asked, results)
 
 
+def query_vectors(transform: Any, queries: Sequence[str]) -> Any:
+    """Vectors of the queries; those without one to compare are named."""
+    vectors = transform(queries)
+    pairs = zip(queries, vectors.any(axis=1), strict=True)
+    unknown = [repr(shortened(query)) for query, is_known in pairs if not is_known]
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        note(f"no known token, and so no text is found: {', '.join(unknown[:3])}{more}")
+    return vectors
+
+
 def read_queries(file: str | None, encoding: str) -> list[str]:
     """Queries of a file, one per line or of the text column of a table."""
     if file is None:
@@ -158,7 +169,7 @@ def hits_in_index(
             f"the mean cosine of vectors of {queries_by} with those of the same texts "
             f"in {path} is {cosine:.2f}"
         )
-    return search_index(transform(queries), index, k)
+    return search_index(query_vectors(transform, queries), index, k)
 
 
 def hits_in_file(
@@ -182,7 +193,11 @@ def hits_in_file(
     by = transform if queries_by is None else open_transform(queries_by, {})
     with bar("searching", size_of(source)) as progress:
         return search_batches(
-            by(queries), chain(first, batches), transform, k, progress=progress
+            query_vectors(by, queries),
+            chain(first, batches),
+            transform,
+            k,
+            progress=progress,
         )
 
 

@@ -77,6 +77,16 @@ def test_several_queries_are_read_from_a_file(ensemble: Ensemble) -> None:
     assert len(table) == 1 + 1 + 4
 
 
+@pytest.mark.parametrize("file", ["texts.txt", "t.index"])
+def test_queries_without_a_known_token_are_named(file: str, ensemble: Ensemble) -> None:
+    ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")
+    model = [] if file == "t.index" else ["-m", "model"]
+    done = ensemble("search", "film", "xyz", "", file, *model, "-k", 1)
+    assert [row.split("\t")[0] for row in done.stdout.splitlines()] == ["query", "film"]
+    assert "no known token, and so no text is found: 'xyz', ''" in done.stderr
+    assert "no known token, and" not in ensemble("search", "film", file, *model).stderr
+
+
 def test_the_options_of_an_index_are_those_it_was_made_with(ensemble: Ensemble) -> None:
     options = ["--rule", "maximum", "--weights", "idf", "--fit", "texts.txt"]
     done = ensemble("embed", "texts.txt", "-m", "v.txt", *options, "-o", "t.index")
