@@ -113,7 +113,7 @@ def test_every_selection_has_a_row_with_its_parameters() -> None:
         (["soup", "a.pt", "--select"], "wise", ["wise-ft"]),
         (["soup", "a.pt", "--rule"], "mean,tie", ["mean,ties"]),
         (["avg", "--missing"], "f", ["first"]),
-        ([], "se", ["selections"]),
+        ([], "se", ["search", "selections"]),
     ],
 )
 def test_names_are_completed(

@@ -66,7 +66,7 @@ def command(
 
     \b
     ensemble dedup reviews.txt -m model/ -o unique.txt
-    ensemble dedup reviews.csv --column body -m model/ --threshold 0.8 -o unique.jsonl
+    ensemble dedup reviews.csv -m model/ --threshold 0.8 -o unique.jsonl
     ensemble dedup reviews.txt -m model/ -o unique.txt --report dropped.jsonl
     """
     end_cleanly()

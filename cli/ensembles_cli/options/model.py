@@ -219,7 +219,7 @@ def open_model_from_options(
 
 
 def as_json_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a model as JSON values, without those that have their default."""
+    """Options of a model as JSON values, except defaults."""
     return {
         name: str(value.absolute()) if isinstance(value, Path) else value
         for name, value in options.items()

@@ -156,9 +156,16 @@ def distill(
 
     Examples
     --------
-    >>> texts = open("sentences.txt").read().splitlines()  # doctest: +SKIP
-    >>> embedder = distill("all-MiniLM-L6-v2/", texts, n_jobs=-1)  # doctest: +SKIP
-    >>> embedder.save("distilled/")  # doctest: +SKIP
+    A small teacher; others are directories of transformers, such as all-MiniLM-L6-v2.
+
+    >>> from sklearn.decomposition import TruncatedSVD
+    >>> from sklearn.feature_extraction.text import CountVectorizer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> texts = ["a good film", "a boring film", "good music", "a boring book"]
+    >>> teacher = make_pipeline(CountVectorizer(), TruncatedSVD(2)).fit(texts)
+    >>> embedder = distill(teacher, texts, tokenizer="words")
+    >>> embedder.transform(["a good book"]).shape
+    (1, 2)
     """
     _check_parameters(n_words, alpha, n_iter, n_epochs, n_components, n_jobs)
     corpus = read_corpus(texts)

@@ -45,9 +45,9 @@ def cosine_matrix(
 
     Examples
     --------
-    >>> cosine_matrix([[1, 0], [1, 1]], [[2, 0], [0, 0], [-1, -1]])
-    array([[ 1.        ,  0.        , -0.70710677],
-           [ 0.70710677,  0.        , -1.        ]], dtype=float32)
+    >>> cosine_matrix([[1, 0], [0, 2]], [[3, 0], [0, 0], [0, -1]])
+    array([[ 1.,  0.,  0.],
+           [ 0.,  0., -1.]], dtype=float32)
     """
     a = UnitRows(first, "first")
     b = a if second is None else UnitRows(second, "second")
