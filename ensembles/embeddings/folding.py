@@ -21,7 +21,7 @@ def fold_ensemble(ensemble: Any) -> SentenceEmbedder:
 
     The mean, the concatenation, rotations and principal axes are linear, so that the
     combined vector of a text is the mean of the combined vectors of its tokens: these
-    are the table of the result. It takes the time of one member, and `save` writes it
+    are the table of the result. It takes the time of one member, and is saved
     like any embedder.
 
     Parameters
