@@ -28,6 +28,7 @@ from typing import Any
 import measuring
 import numpy as np
 import retrieval_sets
+from embedder_members import KnownVectors
 from numpy.typing import NDArray
 from retrieval_sets import RetrievalSet
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -37,7 +38,8 @@ from threadpoolctl import threadpool_limits
 from ensembles.bootstrap import percentile_interval, resample
 from ensembles.embeddings import SentenceEmbedder, distill, semantic_search
 from ensembles.embeddings.distillation.teacher_vectors import teacher_vectors
-from ensembles.embeddings.distillation.teachers import open_teacher
+from ensembles.embeddings.distillation.teachers import open_teacher, tokenizer_of
+from ensembles.embeddings.distillation.vocabulary import make_vocabulary, token_texts
 
 K = 10
 N_RESAMPLES = 2000
@@ -67,8 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="teacher's vectors")
     parser.add_argument("--debian", type=Path, help="Translation-en file, unpacked")
-    parser.add_argument("--packages", type=int, default=10_000, help="of each half")
-    parser.add_argument("--texts", type=int, default=100_000, help="of other sources")
+    parser.add_argument("--packages", type=int, default=5_000, help="of each half")
+    parser.add_argument("--texts", type=int, default=50_000, help="of other sources")
     parser.add_argument("--peer", type=Path, help="python with model2vec")
     parser.add_argument("--quick", action="store_true", help="few packages and texts")
     parser.add_argument("--results", type=Path, help="folder to keep results in")
@@ -110,7 +112,7 @@ def sets(debian: Path | None, n_packages: int, *, quick: bool) -> tuple[Any, Any
 
 
 class Bench:
-    """Teacher, with its vectors in a folder, and what was asked for.
+    """Teacher that embeds each text once; the vectors are kept in a folder.
 
     Parameters
     ----------
@@ -123,18 +125,30 @@ class Bench:
 
         self.asked = asked
         self.path = str(get_model_path())
-        self.teacher = open_teacher(self.path)
+        self.encoder = open_teacher(self.path)
+        dim = self.encoder.transform(["one"]).shape[1]
+        self.known = KnownVectors(np.empty((0, dim), np.float16), {}, self.encoder)
         self.other = other_texts(asked.texts)
+        vocabulary = make_vocabulary(None, tokenizer_of(self.encoder), [], 0)
+        self.embed([*filter(None, token_texts(vocabulary)), *self.other])
 
     def embed(self, texts: list[str]) -> Vectors:
         """Vectors of texts by the teacher."""
-        options = {"cache": self.asked.folder / "texts", "n_threads": os.cpu_count()}
-        return teacher_vectors(self.teacher, texts, **options).vectors.astype("f4")
+        new = list(dict.fromkeys(t for t in texts if t not in self.known.rows))
+        if new:
+            cache, n_threads = self.asked.folder / "texts", os.cpu_count() or 1
+            found = teacher_vectors(
+                self.encoder, new, cache=cache, n_threads=n_threads
+            ).vectors
+            first = len(self.known.rows)
+            self.known.rows.update({text: first + row for row, text in enumerate(new)})
+            self.known.vectors = np.concatenate([self.known.vectors, found])
+        return self.known.transform(texts)
 
     def distill(self, texts: list[str], alpha: float = ALPHA) -> SentenceEmbedder:
         """Table of the teacher in its own space."""
-        options: dict[str, Any] = {"cache": self.asked.folder, "n_jobs": -1}
-        return distill(self.teacher, texts, alpha=alpha, **options)
+        self.embed(texts)
+        return distill(self.known, texts, alpha=alpha, n_jobs=-1)
 
     def variants(self, name: str, data: RetrievalSet) -> dict[str, dict[str, float]]:
         """NDCG@10 of queries by tables of different texts and penalties."""
@@ -159,7 +173,10 @@ class Bench:
         sides = (data.queries, data.documents)
         kept, sentences = retrieval_sets.training_texts(data)
         own = [*kept, *sentences]
+        self.embed([*own, *data.queries, *data.documents])
+        started = time.process_time()
         table = self.distill(own)
+        seconds = time.process_time() - started
         vectors: dict[str, list[Any]] = {
             "teacher": [self.embed(side) for side in sides],
             "table": [table.transform(side) for side in sides],
@@ -170,6 +187,7 @@ class Bench:
         facts: dict[str, Any] = {
             **{"queries": len(data.queries), "documents": len(data.documents)},
             **{"training_documents": len(kept), "training_sentences": len(sentences)},
+            "cpu_seconds": seconds,
         }
         if self.asked.peer:
             facts["model2vec"] = self.peer(data, vectors)
@@ -180,7 +198,7 @@ class Bench:
         }
         check_ndcg(*vectors["table"], data.relevant)
         facts["ways"] = compare(scores)
-        facts["speed"] = speeds(self.teacher, table, data.queries)
+        facts["speed"] = speeds(self.encoder, table, data.queries)
         return facts
 
     def peer(self, data: RetrievalSet, vectors: dict[str, list[Any]]) -> Any:
@@ -188,10 +206,11 @@ class Bench:
         with tempfile.TemporaryDirectory() as name:
             texts, out = Path(name, "texts.json"), Path(name, "vectors.npz")
             texts.write_text(json.dumps([data.queries, data.documents]))
-            command = [self.asked.peer, PEER, self.path, texts, out]
-            done = subprocess.run(
-                [*map(str, command)], check=True, stdout=subprocess.PIPE, text=True
-            )
+            models = self.asked.folder / "model2vec"
+            command = [self.asked.peer, PEER, self.path, models, texts, out]
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{PEER.name} failed:\n{done.stderr[-2000:]}")
             with np.load(out) as arrays:
                 for way in ("default", "aligned"):
                     vectors[way] = [arrays[f"{way}{side}"] for side in (0, 1)]

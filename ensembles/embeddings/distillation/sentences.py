@@ -39,7 +39,7 @@ def split_sentences(texts: Iterable[str], *, max_words: int = 32) -> list[str]:
     Raises
     ------
     ValueError
-        If ``max_words`` is not positive.
+        If ``max_words`` is not a positive int, or ``texts`` is a single str.
 
     Notes
     -----
