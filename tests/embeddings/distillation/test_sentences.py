@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def test_sentences_end_at_marks_and_lines(text: str, expected: list[str]) -> Non
 
 
 def test_sentences_of_all_texts_are_distinct_and_in_order() -> None:
-    texts = iter(["b. a.", None, "a. c.", float("nan"), "b."])
+    texts: Any = iter(["b. a.", None, "a. c.", float("nan"), "b."])
     assert split_sentences(texts) == ["b.", "a.", "c."]
 
 
