@@ -337,14 +337,14 @@ def report(facts: dict[str, Any]) -> str:
     for name, data in facts["results"].items():
         lines += reported(name, data)
     for name, variants in facts["chosen"].items():
-        (best,) = variants.pop("teacher").values()
+        best = variants["teacher"][""]
         lines += [
             *("", f"## Choice on {name}: share of the teacher's {100 * best:.2f}", ""),
             f"| texts | {' | '.join(f'alpha {alpha}' for alpha in ALPHAS)} |",
             f"|---|{'--:|' * len(ALPHAS)}",
         ]
-        for part, found in variants.items():
-            cells = [f"{100 * score / best:.1f} %" for score in found.values()]
+        for part in PARTS:
+            cells = [f"{100 * score / best:.1f} %" for score in variants[part].values()]
             lines.append(f"| {part} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
