@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ensembles.embeddings import split_sentences
+
 MIN_WORDS = (3, 15)  # of a query, of a document
 SECTION = re.compile(r"\n(?=[A-Z][A-Za-z ]+\n-{3,}\n)")
 # They repeat the first sentences of other functions, or are not about the function.
@@ -66,6 +68,25 @@ def build(pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
 def squeezed(text: str) -> str:
     """Lowercase letters and digits of a text, to compare texts by."""
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def training_texts(data: RetrievalSet) -> tuple[list[str], list[str]]:
+    """Documents and sentences of documents in which no query of the set occurs."""
+    starts: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for query in data.queries:
+        words = tuple(squeezed(query).split())
+        starts.setdefault(words[:2], []).append(words)
+
+    def is_free(text: str) -> bool:
+        words = tuple(squeezed(text).split())
+        return not any(
+            words[place : place + len(query)] == query
+            for place in range(len(words))
+            for query in starts.get(words[place : place + 2], ())
+        )
+
+    documents, sentences = data.documents, split_sentences(data.documents)
+    return [*filter(is_free, documents)], [*filter(is_free, sentences)]
 
 
 def docstrings(*packages: str) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 from .auto_model import load_model as load_model
 from .distillation.distill import distill as distill
+from .distillation.sentences import split_sentences as split_sentences
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
 from .folding import fold_ensemble as fold_ensemble

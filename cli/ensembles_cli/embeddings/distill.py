@@ -15,6 +15,8 @@ from ensembles_cli.console import stages, table
 from ensembles_cli.options.model import note
 from ensembles_cli.process import allow_long_fields
 
+ALPHAS = {"similarity": 0.03, "queries": 0.003}  # default penalties
+
 
 @click.command("distill")
 @click.option(
@@ -60,10 +62,13 @@ from ensembles_cli.process import allow_long_fields
 @click.option(
     "--for",
     "purpose",
-    type=click.Choice(["similarity", "queries"]),
+    type=click.Choice([*ALPHAS]),
     default="similarity",
     show_default=True,
-    help="queries keeps the teacher's space, for searches in its index.",
+    help=(
+        "queries divides the texts into sentences and keeps the teacher's space, for "
+        "searches in its index of the texts."
+    ),
 )
 @click.option(
     "--evaluate",
@@ -79,9 +84,7 @@ from ensembles_cli.process import allow_long_fields
 @click.option(
     "--alpha",
     type=click.FloatRange(min=0),
-    default=0.03,
-    show_default=True,
-    help="Ridge penalty.",
+    help="Ridge penalty.  [default: 0.03; 0.003 with --for queries]",
 )
 @click.option(
     "--epochs",
@@ -121,6 +124,7 @@ def command(
     purpose: str,
     pairs: Path | None,
     columns: str | None,
+    alpha: float | None,
     cache: Path | None,
     as_json: bool,
     force: bool,
@@ -136,7 +140,7 @@ def command(
     \b
     ensemble distill --teacher all-MiniLM-L6-v2/ --texts mine.txt -o mine/
     ensemble distill -t a/ -t b/ --texts mine.txt.gz --components 256 -o mine/
-    ensemble distill -t all-MiniLM-L6-v2/ --texts queries.txt --for queries -o q/
+    ensemble distill -t all-MiniLM-L6-v2/ --texts docs.txt --for queries -o q/
     """
     if purpose == "queries" and components is not None:
         raise click.UsageError(
@@ -156,10 +160,14 @@ def command(
     rated = None if pairs is None else read_similarity_pairs(pairs, names)
     texts = [text for file in files for text in read_all(file, column)]
     facts = describe_texts(texts, quiet=as_json)
+    if purpose == "queries":
+        texts += new_sentences(texts)
+        facts["sentences"] = len(texts) - facts["texts"]
     models = [open_teacher(path) for path in teachers]
     work = out.with_name(f".{out.name}.teacher") if cache is None else cache
     tokenizer = {} if words is None else {"tokenizer": "words", "n_words": words}
     settings["n_jobs"] = settings["n_jobs"] or -1
+    settings["alpha"] = ALPHAS[purpose] if alpha is None else alpha
     with stages() as progress:
         embedder = distill(
             *(models, texts),
@@ -201,6 +209,14 @@ def describe_texts(texts: Sequence[str], *, quiet: bool) -> dict[str, Any]:
             "often"
         )
     return {"texts": len(texts), "empty_texts": n_empty, "distinct_texts": n_distinct}
+
+
+def new_sentences(texts: Sequence[str]) -> list[str]:
+    """Sentences of the texts that are not texts themselves."""
+    from ensembles.embeddings.distillation.sentences import split_sentences
+
+    known = set(texts)
+    return [text for text in split_sentences(texts) if text not in known]
 
 
 def compare(names: list[str], models: list[Any], rated: Any) -> dict[str, Any]:

@@ -99,6 +99,34 @@ def test_queries_keep_the_space_of_the_teacher(folder: Path) -> None:
     assert np.all(cosines > 0.9)
 
 
+def test_sentences_are_added_for_queries(folder: Path) -> None:
+    (folder / "texts.txt").write_text("a b. good a\nb a.\ngood a\n")
+    result = run("--for", "queries", "--json", "--cache", "queries")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["texts"], facts["sentences"]) == (3, 1)  # "good a" is a text
+    table = (folder / "out" / "model.safetensors").read_bytes()
+    (folder / "texts.txt").write_text("a b. good a\nb a.\ngood a\na b.\n")
+    for alpha, is_same in (("0.003", True), ("0.03", False)):
+        other = run("--alpha", alpha, "--force")
+        assert other.exit_code == 0, other.output
+        written = (folder / "out" / "model.safetensors").read_bytes()
+        assert (written == table) is is_same
+
+
+def test_queries_find_documents_in_the_index_of_the_teacher(folder: Path) -> None:
+    (folder / "texts.txt").write_text("a a b\nb b good\ngood good a\n")
+    assert run("--for", "queries", "--alpha", "0.0001").exit_code == 0
+    for arguments in (
+        ["embed", "texts.txt", "-m", "teacher", "-o", "texts.index"],
+        ["search", "b good", "texts.index", "--queries-by", "out", "--json"],
+    ):
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)
+    assert found["hits"][0]["text"] == "b b good"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
