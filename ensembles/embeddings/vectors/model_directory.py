@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import INSTALL, check_regular
+from ensembles.embeddings.tokenization.phrases import check_pairs
 from ensembles.embeddings.vectors.safetensors import map_tensors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
@@ -170,6 +172,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 # Section of config.json and name of the table that only a saved SentenceEmbedder has.
 OWN, TABLE = "ensembles", "table"
+PHRASES = "phrases"  # name of the tensor of the pairs of tokens that have a row
 VERSION = 2  # of that section; the keys of version 1 had other names
 # Values of `WordVectors.format`.
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
@@ -309,9 +312,12 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
     matrix = tensors[name]
     check_matrix(matrix, str(path))
     folded = bool(config.get("folded", False))
+    phrases = tensors.get(PHRASES)
+    if phrases is not None:
+        phrases = check_pairs(phrases, len(matrix) - len(phrases))
     normalize = bool(read_settings(path / "config.json").get("normalize", False))
     if config.get("subword_tokenizer"):
-        return with_tokenizer(
+        vectors = with_tokenizer(
             as_float32(matrix),
             read_tokenizer(path),
             preweighted=folded,
@@ -319,6 +325,7 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
             source=str(path),
             format=SAVED,
         )
+        return vectors if phrases is None else replace(vectors, phrases=phrases)
     try:
         ids = read_settings(path / "tokenizer.json")["model"]["vocab"]
         tokens = sorted(ids, key=ids.get)
@@ -326,14 +333,16 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
         raise ValueError(
             f"{path}/tokenizer.json must have a vocabulary of words: {error!r}"
         ) from None
-    # The last row is that of the unknown token, which other libraries require.
+    # The last token is the unknown one, which has a row for other libraries alone.
+    n_phrases = 0 if phrases is None else len(phrases)
     return WordVectors(
-        tokens[:-1],
-        as_float32(matrix)[:-1],
+        tokens[:-1] + [""] * n_phrases,
+        as_float32(matrix)[: -1 if phrases is None else None],
         preweighted=folded,
         normalize=normalize,
         source=str(path),
         format=SAVED,
+        phrases=phrases,
     )
 
 
