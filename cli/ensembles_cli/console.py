@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -89,6 +90,44 @@ def bar(label: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=n_bytes)
         yield lambda n_read: progress.advance(task, n_read)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars of the stages of a task, on stderr if it is a terminal.
+
+    Yields
+    ------
+    callable (str, int, int)
+        Sets the number of finished steps of a stage and their total.
+    """
+    if not sys.stderr.isatty():
+        yield lambda stage, n_done, n_steps: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, n_done: int, n_steps: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=n_steps)
+            progress.update(tasks[stage], completed=n_done)
+
+        yield show
 
 
 def size(n_bytes: int) -> str:

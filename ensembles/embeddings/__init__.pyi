@@ -1,4 +1,5 @@
 from .auto_model import load_model as load_model
+from .distillation.distill import distill as distill
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
 from .pooling.builtin import POOLINGS as POOLINGS
