@@ -87,7 +87,7 @@ from ensembles_cli.process import allow_long_fields
     "--epochs",
     "n_epochs",
     type=click.IntRange(min=0),
-    default=2,
+    default=0,
     show_default=True,
     help="Passes of the refinement by gradient descent on the cosine.",
 )
@@ -196,7 +196,7 @@ def describe_texts(texts: Sequence[str], *, quiet: bool) -> dict[str, Any]:
     n_distinct = len({text for text in texts if text.strip()})
     if not quiet:
         note(
-            f"{len(texts)} texts, of which {n_empty} are empty and left out, and "
+            f"{len(texts)} texts: {n_empty} are empty and left out, "
             f"{len(texts) - n_empty - n_distinct} repeat another one, which counts as "
             "often"
         )

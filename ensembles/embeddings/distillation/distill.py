@@ -66,10 +66,10 @@ def distill(
     texts: Iterable[str],
     *,
     tokenizer: Any = None,
-    n_words: int = 100_000,
+    n_words: int = 30_000,
     alpha: float = 0.03,
     n_iter: int = 10,
-    n_epochs: int = 2,
+    n_epochs: int = 0,
     n_components: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -79,9 +79,8 @@ def distill(
     """Distill sentence encoders into a table of token vectors, which are averaged.
 
     The teacher embeds the texts. Ridge regression then finds token vectors whose mean
-    over a text approximates the teacher's vector of the text, and stochastic gradient
-    descent on the cosine refines them. Tokens that occur in no text keep the teacher's
-    vector of the token alone, scaled by its SIF weight.
+    over a text approximates the teacher's vector of the text. Tokens that occur in no
+    text keep the teacher's vector of the token alone, scaled by its SIF weight.
 
     Parameters
     ----------
@@ -99,14 +98,16 @@ def distill(
         Tokens of the table. None uses the tokenizer of the first teacher. "words" uses
         the most frequent words of the texts; with a WordPiece tokenizer of the first
         teacher, other words are divided into its subword tokens.
-    n_words : int, default=100_000
+    n_words : int, default=30_000
         Maximum number of words of ``tokenizer="words"``.
     alpha : float, default=0.03
         Ridge penalty on the distance to the vectors of the tokens alone.
     n_iter : int, default=10
         Number of iterations of conjugate gradients.
-    n_epochs : int, default=2
-        Number of passes of stochastic gradient descent. 0 leaves the refinement out.
+    n_epochs : int, default=0
+        Number of passes of stochastic gradient descent on the cosine distance after the
+        regression. With all-MiniLM-L6-v2, two passes changed STS-B by at most 0.3
+        points, and cost SICK half a point.
     n_components : int or None, default=None
         Number of principal axes of the training texts to keep. None keeps the space of
         the teacher, so that cosines with the teacher's vectors remain meaningful.
@@ -184,10 +185,10 @@ def distill(
     stage = Stage(progress, "refinement", n_epochs * len(targets))
     options = {"weights": weights, "seed": seed, "progress": stage}
     table = refine(tokens, targets, table, n_epochs=n_epochs, **options)
-    embedder = _embedder(vocabulary, table, n_jobs)
-    if n_components is None:
-        return embedder
-    return _reduced(embedder, corpus, n_components)
+    if n_components is not None:
+        means = _embedder(vocabulary, table, False, n_jobs)
+        table = table @ _leading_axes(means, corpus.texts, n_components)
+    return _embedder(vocabulary, table, True, n_jobs)
 
 
 class Stage:
@@ -215,7 +216,7 @@ class Stage:
                 self._progress(self._name, self._n_done, self._n_steps)
 
 
-def read_corpus(texts: Iterable[str]) -> Corpus:
+def read_corpus(texts: Any) -> Corpus:
     """Distinct texts and their counts, without empty ones.
 
     Raises
@@ -293,24 +294,20 @@ def ask_teachers(
 
 
 def _embedder(
-    vocabulary: WordVectors, table: Float32, n_jobs: int | None
+    vocabulary: WordVectors, table: Float32, normalize: bool, n_jobs: int | None
 ) -> SentenceEmbedder:
-    """Embedder whose vectors are L2-normalized means of a table."""
-    vectors = replace(vocabulary, matrix=table, normalize=True)
-    embedder = SentenceEmbedder(vectors, weights=None, normalize=True, n_jobs=n_jobs)
-    return embedder.fit()
+    """Embedder whose vectors are means of a table, L2-normalized or not."""
+    vectors = replace(vocabulary, matrix=table, normalize=normalize)
+    params: dict[str, Any] = {"weights": None, "normalize": normalize, "n_jobs": n_jobs}
+    return SentenceEmbedder(vectors, **params).fit()
 
 
-def _reduced(
-    embedder: SentenceEmbedder, corpus: Corpus, n_components: int
-) -> SentenceEmbedder:
-    """The same embedder on the principal axes of the vectors of the training texts."""
-    table = embedder.vectors_.matrix
-    moments = Moments(table.shape[1])
-    for start, stop in chunks(len(corpus.texts), BLOCK):
-        moments.add(embedder.transform(corpus.texts[start:stop]))
-    axes = principal_axes(moments, n_components).astype(np.float32)
-    return _embedder(embedder.vectors_, table @ axes, embedder.n_jobs)
+def _leading_axes(embedder: SentenceEmbedder, texts: list[str], n: int) -> Float32:
+    """Principal axes of the vectors of texts, as columns."""
+    moments = Moments(embedder.vectors_.matrix.shape[1])
+    for start, stop in chunks(len(texts), BLOCK):
+        moments.add(embedder.transform(texts[start:stop]))
+    return principal_axes(moments, n).astype(np.float32)
 
 
 def _check_parameters(

@@ -79,7 +79,7 @@ def fit_ridge(
 
     def solve(columns: tuple[int, int]) -> None:
         tile = slice(*columns)
-        start = np.ascontiguousarray(prior[:, tile])
+        start = prior[:, tile].copy()
         residual = _residual(texts, targets, tile, weights, start)
         out[:, tile] = _conjugate_gradients(
             *(texts, weights, residual, start, scale[:, None]),
@@ -128,7 +128,7 @@ def _conjugate_gradients(
     alpha: float,
     n_iter: int,
 ) -> Float32:
-    """Solve for the columns of a tile, each of which has its own step sizes."""
+    """Solve for the columns of a tile, each with step sizes of its own."""
     preconditioned = scale * residual
     direction = preconditioned.copy()
     size = _column_products(residual, preconditioned)
@@ -146,7 +146,8 @@ def _conjugate_gradients(
 
 
 def _column_products(a: Float32, b: Float32) -> NDArray[np.float64]:
-    return np.einsum("ij,ij->j", a, b, dtype=np.float64)
+    products: NDArray[np.float64] = np.einsum("ij,ij->j", a, b, dtype=np.float64)
+    return products
 
 
 def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> Float32:

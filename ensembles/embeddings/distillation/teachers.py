@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from typing import Any
 
@@ -73,7 +74,7 @@ def runs_in_threads(model: Any) -> bool:
 def replica(model: Any) -> Any:
     """Copy of an encoder for another thread, which shares the parameters.
 
-    A tokenizer of Hugging Face must not be used by two threads at once.
+    A Hugging Face tokenizer must not be used by two threads at once.
     """
     network = model.model_
     tensors = [*network.parameters(), *network.buffers()]
@@ -123,7 +124,8 @@ def identity(model: Any) -> str:
         digest.update(repr(settings).encode())
         _add_modules(model.model_, digest)
         tokenizer = tokenizer_of(model)
-        digest.update(b"" if tokenizer is None else tokenizer.to_str().encode())
+        if tokenizer is not None:
+            digest.update(json.dumps(plain_config(tokenizer)).encode())
         return digest.hexdigest()
     import joblib
 
@@ -135,6 +137,16 @@ def identity(model: Any) -> str:
             f"{type(model).__name__}: {error}; pass cache=None, or a path as teacher"
         ) from error
     return digest.hexdigest()
+
+
+def plain_config(tokenizer: Any) -> dict[str, Any]:
+    """Contents of ``tokenizer.json`` without truncation and padding.
+
+    An encoder sets these when it embeds texts; a static model reads texts of any
+    length.
+    """
+    config: dict[str, Any] = json.loads(tokenizer.to_str())
+    return {**config, "truncation": None, "padding": None}
 
 
 def _add_modules(module: Any, digest: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32
+from ensembles.embeddings.distillation.teachers import plain_config
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.embeddings.tokenization.tokenizer import WordTokenizer, word_finder
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
@@ -29,7 +30,7 @@ def make_vocabulary(
 
     Parameters
     ----------
-    tokenizer : None, "words" or a tokenizer of Hugging Face
+    tokenizer : None, "words" or tokenizers.Tokenizer
         Tokenizer of the table. None is that of the teacher; "words" is a vocabulary of
         whole words. With a WordPiece tokenizer of the teacher, the words are added to
         its vocabulary, so that other words have their subword tokens; else they are the
@@ -59,7 +60,7 @@ def make_vocabulary(
         tokenizer = teacher_tokenizer
         if tokenizer is None:
             raise ValueError(
-                "the teacher has no tokenizer of Hugging Face; pass tokenizer='words' "
+                "the teacher has no Hugging Face tokenizer; pass tokenizer='words' "
                 "(--words N) for a vocabulary of the words of the texts, or a "
                 "tokenizers.Tokenizer"
             )
@@ -69,23 +70,20 @@ def make_vocabulary(
             "tokenizer must be None, 'words' or a tokenizers.Tokenizer, found "
             f"{tokenizer!r:.80}"
         )
-    return _subword_vectors(json.loads(backend.to_str()))
+    return _subword_vectors(plain_config(backend))
 
 
 def _subword_vectors(config: dict[str, Any]) -> WordVectors:
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_str(json.dumps(config))
-    # A static model reads texts of any length.
-    backend.no_truncation()
-    backend.no_padding()
     ids = backend.get_vocab(with_added_tokens=True)
     zeros = np.zeros((max(ids.values()) + 1, 1), np.float32)
     return with_tokenizer(zeros, backend, preweighted=True, source=SOURCE)
 
 
 def _word_vocabulary(tokenizer: Any, texts: list[str], n_words: int) -> WordVectors:
-    config = None if tokenizer is None else json.loads(tokenizer.to_str())
+    config = None if tokenizer is None else plain_config(tokenizer)
     if config is None or config["model"]["type"] != "WordPiece":
         find = WordTokenizer(word_finder(None), {}, lowercase=True, nfc=True)
         words = _most_frequent((w for text in texts for w in find.words(text)), n_words)
