@@ -52,6 +52,18 @@ from ensembles_cli.process import allow_long_fields
     ),
 )
 @click.option(
+    "--phrases",
+    "n_phrases",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help=(
+        "Give the N most frequent pairs of adjacent tokens vectors of their own; "
+        "model2vec and sentence-transformers cannot read the result."
+    ),
+)
+@click.option(
     "--components",
     type=click.IntRange(min=1),
     metavar="N",
@@ -79,7 +91,7 @@ from ensembles_cli.process import allow_long_fields
 @click.option(
     "--alpha",
     type=click.FloatRange(min=0),
-    default=0.03,
+    default=0.2,
     show_default=True,
     help="Ridge penalty.",
 )
