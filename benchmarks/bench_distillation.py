@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ensembles.embeddings import SentenceEmbedder, distill, evaluate_similarity
 from ensembles.embeddings.distillation.teachers import open_teacher
 
 PHRASES = 200_000
+N_SCALED = 5_000  # texts that give the scale of int8
 N_TIMED = 512  # texts that the teacher embeds to be timed
 PEERS = [("model2vec's default distillation", "model2vec", 256)]
 PEERS += [("WordLlama", "wordllama", 256)]
@@ -64,7 +66,7 @@ def main() -> None:
 
     teacher = open_teacher(str(get_model_path()))
     tasks = distillation_texts.tasks()
-    limit = 20_000 if asked.quick else asked.texts
+    limit = asked.texts or (20_000 if asked.quick else None)
     texts = {
         "English": distillation_texts.english(limit),
         "Spanish": distillation_texts.spanish(tasks["STS-B es dev"]),
@@ -76,11 +78,10 @@ def main() -> None:
     others = list(peers(asked.peer, Path(str(get_model_path())), judged))
     for language, found in models.items():
         ways = {"English": english, "Spanish": spanish}[language]
-        for row, vectors in [
-            (teacher_row(teacher, texts[language]), lookup(teacher, judged)),
-            *((replace(row, scores={}, differences={}), v) for row, v in others),
-            *ways(teacher, texts[language], asked.cache, judged),
-        ]:
+        teacher_alone = (teacher_row(teacher, texts[language]), lookup(teacher, judged))
+        copies = ((replace(row, scores={}, differences={}), v) for row, v in others)
+        ours = ways(teacher, texts[language], asked.cache, judged)
+        for row, vectors in chain([teacher_alone], copies, ours):
             print(time.strftime("%T"), language, row.name, row.seconds, flush=True)
             found.append(vectors)
             rows[language].append(row)
@@ -200,8 +201,8 @@ def kinds(
     for dtype in ("int8", "binary"):
         # The scale of int8 is that of the training texts.
         quantized = SentenceEmbedder(embedder.vectors_, **params, dtype=dtype)
-        row = Row(f"{name}, {dtype}", dim, {})
-        yield row, lookup(Decoded(quantized.fit(texts[:: len(texts) // 5000])), judged)
+        quantized.fit(texts[:: 1 + len(texts) // N_SCALED])
+        yield Row(f"{name}, {dtype}", dim, {}), lookup(Decoded(quantized), judged)
 
 
 class Decoded:

@@ -181,8 +181,10 @@ def command(
     embedder.save(out, force=force)
     if cache is None:
         shutil.rmtree(work)
-    n_tokens, dim = embedder.vectors_.matrix.shape
+    n_rows, dim = embedder.vectors_.matrix.shape
+    n_tokens = embedder.vectors_.n_words
     facts |= {"out": str(out), "n_tokens": n_tokens, "dim": dim}
+    facts["n_phrases"] = n_rows - n_tokens
     if rated is not None:
         facts |= compare([*map(str, teachers), str(out)], [*models, embedder], rated)
         facts |= describe_overlap(texts, rated, quiet=as_json)
@@ -245,7 +247,9 @@ def print_result(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    click.echo(f"{facts['out']}: {facts['n_tokens']} tokens, {facts['dim']} dimensions")
+    phrases = f"{facts['n_phrases']} phrases, " if facts["n_phrases"] else ""
+    sizes = f"{facts['n_tokens']} tokens, {phrases}{facts['dim']} dimensions"
+    click.echo(f"{facts['out']}: {sizes}")
     if "models" in facts:
         rows = [
             [name, *(f"{100 * value[key]:.1f}" for key in ("value", "low", "high"))]
