@@ -30,6 +30,8 @@ from embedder_members import KnownVectors
 
 from ensembles.embeddings import SentenceEmbedder, distill, evaluate_similarity
 from ensembles.embeddings.distillation.teachers import open_teacher
+from ensembles.embeddings.similarity.evaluation import pair_similarities
+from ensembles.rank_correlation import spearman
 
 PHRASES = 200_000
 N_SCALED = 5_000  # texts that give the scale of int8
@@ -82,16 +84,15 @@ def main() -> None:
         copies = ((replace(row, scores={}, differences={}), v) for row, v in others)
         ours = ways(teacher, texts[language], asked.cache, judged)
         for row, vectors in chain([teacher_alone], copies, ours):
-            print(time.strftime("%T"), language, row.name, row.seconds, flush=True)
+            found_so_far = quick_scores(vectors, tasks, language)
+            print(time.strftime("%T"), row.name, row.dim, found_so_far, flush=True)
             found.append(vectors)
             rows[language].append(row)
     for name, pairs in tasks.items():
-        language = "Spanish" if " es " in name else "English"
+        language = language_of(name)
         score(name, pairs, rows[language], models[language])
     overlaps = {
-        name: distillation_texts.overlap(
-            texts["Spanish" if " es " in name else "English"], pairs
-        )
+        name: distillation_texts.overlap(texts[language_of(name)], pairs)
         for name, pairs in tasks.items()
     }
     facts = {
@@ -109,6 +110,20 @@ def main() -> None:
         (asked.results / "distillation.md").write_text(text)
         path = asked.results / "distillation.json"
         path.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def quick_scores(model: Any, tasks: dict[str, Any], language: str) -> dict[str, float]:
+    """Correlations without intervals, to be seen while others are computed."""
+    return {
+        name: round(100 * float(spearman(pair_similarities(model, p), p.scores)), 2)
+        for name, p in tasks.items()
+        if language_of(name) == language
+    }
+
+
+def language_of(name: str) -> str:
+    """Language of a set of rated pairs."""
+    return "Spanish" if " es " in name else "English"
 
 
 def lookup(model: Any, judged: list[str]) -> KnownVectors:
@@ -149,7 +164,14 @@ def peers(
 def english(
     teacher: Any, texts: list[str], cache: Path, judged: list[str]
 ) -> Iterator[tuple[Row, Any]]:
-    """All ways of English: the probe, tables of tokens, with phrases, and smaller."""
+    """All ways of English: tables of tokens, with phrases, smaller, and the probe."""
+    yield from kinds("tokens", {}, teacher, texts, cache, judged)
+    phrases: dict[str, Any] = {"n_phrases": PHRASES}
+    for dim in (None, 128, 256, 64):
+        some = {**phrases, "n_components": dim}
+        yield from kinds("tokens, 200k phrases", some, teacher, texts, cache, judged)
+    some = {"n_components": 128}
+    yield from kinds("tokens", some, teacher, texts, cache, judged)
     started = time.process_time()
     table = distillation_texts.probe(teacher, texts, cache)
     seconds = {"ridge regression": time.process_time() - started}
@@ -157,16 +179,8 @@ def english(
         Row("ridge probe: mean counts, λ .03, 400k sentences", 384, seconds),
         lookup(table, judged),
     )
-    yield from kinds("tokens", {}, teacher, texts, cache, judged)
     words = {"tokenizer": "words"}
     yield from kinds("tokens, 30k words", words, teacher, texts, cache, judged)
-    phrases: dict[str, Any] = {"n_phrases": PHRASES}
-    yield from kinds("tokens, 200k phrases", phrases, teacher, texts, cache, judged)
-    for dim in (256, 128, 64):
-        some = {**phrases, "n_components": dim}
-        yield from kinds("tokens, 200k phrases", some, teacher, texts, cache, judged)
-    some = {"n_components": 128}
-    yield from kinds("tokens", some, teacher, texts, cache, judged)
 
 
 def spanish(

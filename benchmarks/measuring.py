@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 
 PAUSE = 0.01  # seconds between two looks at the memory
 CHUNK = 512 << 10
-PLACES = ("--folder", "--kept", "--peer", "--results")  # options that name a place
+PLACES = (
+    "--cache",
+    "--folder",
+    "--kept",
+    "--peer",
+    "--results",
+)  # options that name a place
 TRIES = 5  # the kernel may keep a page that is in use
 DROP = Path("/proc/sys/vm/drop_caches")
 
