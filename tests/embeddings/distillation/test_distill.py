@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ensembles.embeddings import SentenceEmbedder, distill
-from ensembles.embeddings.distillation.distill import read_corpus
+from ensembles.embeddings.distillation.distill import read_corpus, starting_table
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 
 WORDS = ["red", "green", "blue", "dog", "cat", "sat", "ran", "the"]
 
@@ -245,3 +246,19 @@ def test_negative_counts_are_an_error(name: str) -> None:
     options: dict[str, Any] = {name: -1}
     with pytest.raises(ValueError, match=f"{name} must be"):
         distill(MeanTeacher(), ["red"], tokenizer="words", **options)
+
+
+def test_the_starting_table_is_scaled_by_least_squares(
+    rng: np.random.Generator,
+) -> None:
+    rows = RaggedRows(np.array([0, 1, 3, 2], np.int32), np.array([0, 3, 3, 4]))
+    n_tokens = np.array([2, 0, 1])  # row 3 is a phrase
+    targets, alone = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    targets += 3 * alone[[0, 0, 2]]
+    table = starting_table(rows, n_tokens, targets, alone, 4)
+    assert not table[3].any()
+    weights = 1e-3 / (1e-3 + 2 / 6) * np.ones((3, 1))
+    sums = np.stack([(alone[0] + alone[1]) / np.sqrt(2), 0 * alone[0], alone[2]])
+    sums *= weights
+    factor = np.linalg.lstsq(sums.reshape(-1, 1), targets.ravel())[0]
+    np.testing.assert_allclose(table[:3], factor * weights * alone, rtol=1e-5)
