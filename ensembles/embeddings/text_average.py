@@ -129,7 +129,7 @@ class TextAverager:
                     used_weights = np.where(used >= 0, weights[used], self.oov_weight)
                     weights = used_weights.astype(np.float32)
             if coverage is not None:
-                coverage.add(ragged)
+                coverage.add(lookup.row_tokenizer.without_phrases(ragged))
             yield apply_poolings(
                 ragged,
                 table,

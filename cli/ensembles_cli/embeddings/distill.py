@@ -15,7 +15,7 @@ from ensembles_cli.console import stages, table
 from ensembles_cli.options.model import note
 from ensembles_cli.process import allow_long_fields
 
-ALPHAS = {"similarity": 0.03, "queries": 0.003}  # default penalties
+ALPHAS = {"similarity": 0.2, "queries": 0.02}  # default penalties
 
 
 @click.command("distill")
@@ -54,6 +54,18 @@ ALPHAS = {"similarity": 0.03, "queries": 0.003}  # default penalties
     ),
 )
 @click.option(
+    "--phrases",
+    "n_phrases",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help=(
+        "Give the N most frequent pairs of adjacent tokens vectors of their own; "
+        "model2vec and sentence-transformers cannot read the result."
+    ),
+)
+@click.option(
     "--components",
     type=click.IntRange(min=1),
     metavar="N",
@@ -84,7 +96,7 @@ ALPHAS = {"similarity": 0.03, "queries": 0.003}  # default penalties
 @click.option(
     "--alpha",
     type=click.FloatRange(min=0),
-    help="Ridge penalty.  [default: 0.03; 0.003 with --for queries]",
+    help="Ridge penalty.  [default: 0.2; 0.02 with --for queries]",
 )
 @click.option(
     "--epochs",
@@ -177,8 +189,10 @@ def command(
     embedder.save(out, force=force)
     if cache is None:
         shutil.rmtree(work)
-    n_tokens, dim = embedder.vectors_.matrix.shape
+    n_rows, dim = embedder.vectors_.matrix.shape
+    n_tokens = embedder.vectors_.n_words
     facts |= {"out": str(out), "n_tokens": n_tokens, "dim": dim}
+    facts["n_phrases"] = n_rows - n_tokens
     if rated is not None:
         facts |= compare([*map(str, teachers), str(out)], [*models, embedder], rated)
         facts |= describe_overlap(texts, rated, quiet=as_json)
@@ -249,7 +263,9 @@ def print_result(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    click.echo(f"{facts['out']}: {facts['n_tokens']} tokens, {facts['dim']} dimensions")
+    phrases = f"{facts['n_phrases']} phrases, " if facts["n_phrases"] else ""
+    sizes = f"{facts['n_tokens']} tokens, {phrases}{facts['dim']} dimensions"
+    click.echo(f"{facts['out']}: {sizes}")
     if "models" in facts:
         rows = [
             [name, *(f"{100 * value[key]:.1f}" for key in ("value", "low", "high"))]

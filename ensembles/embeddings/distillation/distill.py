@@ -37,12 +37,14 @@ from ensembles.embeddings.distillation.vocabulary import (
 )
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.postprocessing.projection import Moments, check_count
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.embeddings.tokenization.texts import as_batches, decode_utf8
-from ensembles.embeddings.vectors.word_vectors import WordVectors
 from ensembles.parallel import chunks
 
 Progress = Callable[[str, int, int], None]
-BLOCK = 4096  # texts whose vectors are computed at once
+BLOCK = 4096  # vectors converted to float32 at once
+PHRASE_PENALTY = 5  # ridge penalty of a phrase, in units of that of a token
+N_SCALED = 20_000  # texts on which the starting table is scaled
 KINDS = TEXTS, _ = "texts", "tokens"  # what the teacher embeds
 
 
@@ -67,7 +69,7 @@ def distill(
     *,
     tokenizer: Any = None,
     n_words: int = 30_000,
-    alpha: float = 0.03,
+    alpha: float = 0.2,
     n_iter: int = 10,
     n_epochs: int = 0,
     n_components: int | None = None,
@@ -75,12 +77,14 @@ def distill(
     seed: int = 0,
     n_jobs: int | None = None,
     progress: Progress | None = None,
+    n_phrases: int = 0,
 ) -> SentenceEmbedder:
     """Distill sentence encoders into a table of token vectors, which are averaged.
 
-    The teacher embeds the texts. Ridge regression then finds token vectors whose mean
-    over a text approximates the teacher's vector of the text. Tokens that occur in no
-    text keep the teacher's vector of the token alone, scaled by its SIF weight.
+    The teacher embeds the texts. Ridge regression then finds token vectors whose sum
+    over a text, divided by the square root of its number of tokens, approximates the
+    teacher's vector of the text. Tokens that occur in no text keep the teacher's vector
+    of the token alone, scaled by its SIF weight.
 
     Parameters
     ----------
@@ -100,7 +104,7 @@ def distill(
         teacher, other words are divided into its subword tokens.
     n_words : int, default=30_000
         Maximum number of words of ``tokenizer="words"``.
-    alpha : float, default=0.03
+    alpha : float, default=0.2
         Ridge penalty on the distance to the vectors of the tokens alone.
     n_iter : int, default=10
         Number of iterations of conjugate gradients.
@@ -122,12 +126,19 @@ def distill(
     progress : callable (str, int, int) or None, default=None
         Called with the name of a stage, the number of its finished steps and their
         total.
+    n_phrases : int, default=0
+        Maximum number of phrases, pairs of adjacent tokens that occur at least five
+        times, which have vectors of their own beside those of their tokens. With
+        all-MiniLM-L6-v2, 200,000 phrases raised the correlation of SICK by 3.5 points
+        and that of STS-B by 0.4; they double the time of the regression at least, and
+        model2vec and sentence-transformers do not read the saved directory.
 
     Returns
     -------
     SentenceEmbedder
         Fitted embedder with L2-normalized vectors. The directory that its ``save``
-        writes is also read by model2vec and sentence-transformers.
+        writes is also read by model2vec and sentence-transformers, unless it has
+        phrases.
 
     Raises
     ------
@@ -167,7 +178,8 @@ def distill(
     >>> embedder.transform(["a good book"]).shape
     (1, 2)
     """
-    _check_parameters(n_words, alpha, n_iter, n_epochs, n_components, n_jobs)
+    counts = {"n_words": n_words, "n_iter": n_iter, "n_epochs": n_epochs}
+    _check_parameters(alpha, n_components, n_jobs, **counts, n_phrases=n_phrases)
     corpus = read_corpus(texts)
     teachers = teacher if isinstance(teacher, list | tuple) else [teacher]
     models = [open_teacher(one) for one in teachers]
@@ -182,20 +194,23 @@ def distill(
     )
     if n_components is not None:
         check_count("n_components", n_components, 1, targets.shape[1])
-    tokens = tokenize(vocabulary, corpus.texts)
-    prior = alone.astype(np.float32) * sif_weights(tokens, len(alone))[:, None]
+        axes = _leading_axes(targets, n_components)
+        targets, alone = (_project(part, axes) for part in (targets, alone))
+    tokens, n_tokens, vocabulary = tokenize(vocabulary, corpus.texts, n_phrases)
     weights = corpus.weights * targets.any(axis=1)
+    prior = starting_table(tokens, n_tokens, targets, alone, len(vocabulary.tokens))
     stage = Stage(progress, "ridge regression", targets.shape[1])
-    options: dict[str, Any] = {"alpha": alpha, "n_iter": n_iter, "weights": weights}
-    options |= {"n_threads": n_threads, "progress": stage}
-    table = fit_ridge(tokens, targets, prior, **options)
+    options: dict[str, Any] = {"n_iter": n_iter, "weights": weights}
+    options |= {"n_tokens": n_tokens, "n_threads": n_threads, "progress": stage}
+    penalties = np.full(len(prior), alpha, np.float32)
+    penalties[vocabulary.n_words :] *= PHRASE_PENALTY
+    table = fit_ridge(tokens, targets, prior, penalties=penalties, **options)
     stage = Stage(progress, "refinement", n_epochs * len(targets))
     options = {"weights": weights, "seed": seed, "progress": stage}
     table = refine(tokens, targets, table, n_epochs=n_epochs, **options)
-    if n_components is not None:
-        means = _embedder(vocabulary, table, False, n_jobs)
-        table = table @ _leading_axes(means, corpus.texts, n_components)
-    return _embedder(vocabulary, table, True, n_jobs)
+    vectors = replace(vocabulary, matrix=table, normalize=True)
+    params: dict[str, Any] = {"weights": None, "normalize": True, "n_jobs": n_jobs}
+    return SentenceEmbedder(vectors, **params).fit()
 
 
 class Stage:
@@ -300,35 +315,71 @@ def ask_teachers(
     return combined[0], combined[1]
 
 
-def _embedder(
-    vocabulary: WordVectors, table: Float32, normalize: bool, n_jobs: int | None
-) -> SentenceEmbedder:
-    """Embedder whose vectors are means of a table, L2-normalized or not."""
-    vectors = replace(vocabulary, matrix=table, normalize=normalize)
-    params: dict[str, Any] = {"weights": None, "normalize": normalize, "n_jobs": n_jobs}
-    return SentenceEmbedder(vectors, **params).fit()
+def starting_table(
+    tokens: RaggedRows,
+    n_tokens: NDArray[np.int64],
+    targets: NDArray[np.floating],
+    alone: NDArray[np.floating],
+    n_rows: int,
+) -> Float32:
+    """SIF-weighted vectors of tokens alone, toward which the regression shrinks.
+
+    They are scaled, all by one factor, to fit the targets of some of the texts best.
+
+    Parameters
+    ----------
+    tokens : RaggedRows
+        Rows of the tokens and phrases of the texts.
+    n_tokens : ndarray of shape (n_texts,), int64
+        Number of tokens of each text.
+    targets : ndarray of shape (n_texts, dim)
+        Vectors of the texts.
+    alone : ndarray of shape (n_tokens, dim)
+        Vectors of the tokens.
+    n_rows : int
+        Number of rows of the table; those of phrases are zero.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, dim), float32
+    """
+    table = np.zeros((n_rows, alone.shape[1]), np.float32)
+    sif = sif_weights(tokens, len(alone))[:, None]
+    table[: len(alone)] = alone.astype(np.float32) * sif
+    products = squares = 0.0
+    for text in range(0, len(n_tokens), 1 + len(n_tokens) // N_SCALED):
+        rows = tokens.rows[tokens.offsets[text] : tokens.offsets[text + 1]]
+        total = table[rows].sum(axis=0, dtype=np.float64) / np.sqrt(
+            max(n_tokens[text], 1)
+        )
+        products += float(total @ targets[text])
+        squares += float(total @ total)
+    table *= np.float32(products / squares if products > 0 else 1)
+    return table
 
 
-def _leading_axes(embedder: SentenceEmbedder, texts: list[str], n: int) -> Float32:
-    """Principal axes of the vectors of texts, as columns."""
-    moments = Moments(embedder.vectors_.matrix.shape[1])
-    for start, stop in chunks(len(texts), BLOCK):
-        moments.add(embedder.transform(texts[start:stop]))
+def _leading_axes(vectors: NDArray[np.float16], n: int) -> Float32:
+    """Principal axes of vectors, as columns."""
+    moments = Moments(vectors.shape[1])
+    for start, stop in chunks(len(vectors), BLOCK):
+        moments.add(vectors[start:stop].astype(np.float32))
     return principal_axes(moments, n).astype(np.float32)
 
 
+def _project(vectors: NDArray[np.float16], axes: Float32) -> Float32:
+    """Coordinates of vectors on axes."""
+    out = np.empty((len(vectors), axes.shape[1]), np.float32)
+    for start, stop in chunks(len(vectors), BLOCK):
+        out[start:stop] = vectors[start:stop].astype(np.float32) @ axes
+    return out
+
+
 def _check_parameters(
-    n_words: int,
-    alpha: float,
-    n_iter: int,
-    n_epochs: int,
-    n_components: int | None,
-    n_jobs: int | None,
+    alpha: float, n_components: int | None, n_jobs: int | None, **counts: int
 ) -> None:
     """Raise for wrong values before the teacher is loaded."""
-    check_count("n_words", n_words, 1)
-    check_count("n_iter", n_iter, 0)
-    check_count("n_epochs", n_epochs, 0)
+    for name, count in counts.items():
+        check_count(name, count, 1 if name == "n_words" else 0)
     if n_components is not None:
         check_count("n_components", n_components, 1)
     if not 0 <= alpha < np.inf:

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Compiled loops over the tokens of texts: products with the matrix of mean counts.
+"""Compiled loops over the tokens of texts: products with the matrix of counts.
 
-The matrix ``A`` has a row per text and a column per token: the count of the token in
-the text, divided by the number of tokens of the text. It is never built: text ``i`` has
-the tokens ``rows[offsets[i]:offsets[i + 1]]``.
+The matrix ``C`` has a row per text and a column per token: the count of the token in
+the text. It is never built: text ``i`` has the tokens
+``rows[offsets[i]:offsets[i + 1]]``.
 """
 
 from __future__ import annotations
@@ -14,40 +14,38 @@ from ensembles.kernels.jit import compiled
 
 
 @compiled
-def add_normal_product(rows, offsets, weights, vectors, out):
-    """Add ``A.T @ diag(weights) @ A @ vectors`` to ``out``, text by text."""
+def add_normal_product(rows, offsets, scales, vectors, out):
+    """Add ``C.T @ diag(scales) @ C @ vectors`` to ``out``, text by text."""
     n_columns = vectors.shape[1]
-    mean = np.empty(n_columns, np.float32)
+    total = np.empty(n_columns, np.float32)
     for i in range(offsets.size - 1):
         start, stop = offsets[i], offsets[i + 1]
         if start == stop:
             continue
-        mean[:] = 0
+        total[:] = 0
         for k in range(start, stop):
             row = rows[k]
             for j in range(n_columns):
-                mean[j] += vectors[row, j]
-        scale = np.float32(weights[i] / (np.float64(stop - start) * (stop - start)))
+                total[j] += vectors[row, j]
         for j in range(n_columns):
-            mean[j] *= scale
+            total[j] *= scales[i]
         for k in range(start, stop):
             row = rows[k]
             for j in range(n_columns):
-                out[row, j] += mean[j]
+                out[row, j] += total[j]
 
 
 @compiled
-def add_transposed_product(rows, offsets, weights, first, targets, out):
-    """Add ``A.T @ diag(weights) @ targets`` of a block of texts from ``first`` on."""
+def add_transposed_product(rows, offsets, scales, first, targets, out):
+    """Add ``C.T @ diag(scales) @ targets`` of a block of texts from ``first`` on."""
     n_columns = targets.shape[1]
     scaled = np.empty(n_columns, np.float32)
     for i in range(targets.shape[0]):
         start, stop = offsets[first + i], offsets[first + i + 1]
         if start == stop:
             continue
-        scale = np.float32(weights[first + i] / np.float64(stop - start))
         for j in range(n_columns):
-            scaled[j] = scale * targets[i, j]
+            scaled[j] = scales[first + i] * targets[i, j]
         for k in range(start, stop):
             row = rows[k]
             for j in range(n_columns):
@@ -55,18 +53,16 @@ def add_transposed_product(rows, offsets, weights, first, targets, out):
 
 
 @compiled
-def add_squares(rows, offsets, weights, out):
-    """Add the diagonal of ``A.T @ diag(weights) @ A``; tokens of a text are sorted."""
+def add_squares(rows, offsets, scales, out):
+    """Add the diagonal of ``C.T @ diag(scales) @ C``; tokens of a text are sorted."""
     for i in range(offsets.size - 1):
-        start, stop = offsets[i], offsets[i + 1]
-        n = np.float64(stop - start)
-        k = start
+        k, stop = offsets[i], offsets[i + 1]
         while k < stop:
             first = k
             while k < stop and rows[k] == rows[first]:
                 k += 1
-            share = (k - first) / n
-            out[rows[first]] += weights[i] * share * share
+            count = np.float64(k - first)
+            out[rows[first]] += scales[i] * count * count
 
 
 @compiled

@@ -1,8 +1,9 @@
-"""Ridge regression from the mean token counts of texts to target vectors."""
+"""Ridge regression from the token counts of texts to target vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,21 @@ def fit_ridge(
     targets: NDArray[np.floating],
     prior: Float32,
     *,
-    alpha: float,
+    penalties: Float32,
     n_iter: int,
+    n_tokens: NDArray[np.integer] | None = None,
     weights: NDArray[np.float32] | None = None,
     n_threads: int | None = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Float32:
-    """Token vectors whose means approximate the target vector of each text.
+    """Token vectors whose sums approximate the target vector of each text.
 
-    Minimizes ``sum(weights * |A U - targets|**2) + alpha * |U - prior|**2`` over ``U``,
-    where row ``i`` of ``A`` has the count of each token in text ``i``, divided by its
-    number of tokens. A token that no text contains keeps its vector of ``prior``.
+    Minimizes ``sum(weights * |A U - targets|**2) + sum(penalties * |U - prior|**2)``
+    over ``U``, where row ``i`` of ``A`` has the count of each token in text ``i``,
+    divided by the square root of its number of tokens. Only the direction of a sum
+    matters to a cosine; its length is modelled as that of a sum of independent vectors,
+    which fits long texts better than a mean. A token that no text contains keeps its
+    vector of ``prior``.
 
     Parameters
     ----------
@@ -45,10 +50,13 @@ def fit_ridge(
         Target vector of each text, possibly memory-mapped.
     prior : ndarray of shape (n_tokens, dim), float32
         Vectors toward which the ridge penalty shrinks, at which the iterations start.
-    alpha : float, not negative
-        Ridge penalty.
+    penalties : ndarray of shape (n_tokens,), float32, not negative
+        Ridge penalty of each token.
     n_iter : int
         Number of iterations of conjugate gradients, with Jacobi preconditioning.
+    n_tokens : ndarray of shape (n_texts,), int, or None, default=None
+        Number of tokens of each text, if it is not that of its rows, some of which may
+        be phrases. None counts the rows.
     weights : ndarray of shape (n_texts,), float32, or None, default=None
         Weight of each text, such as the number of its duplicates. None weighs all
         equally.
@@ -69,9 +77,14 @@ def fit_ridge(
     """
     if weights is None:
         weights = np.ones(len(targets), np.float32)
+    divisors = np.maximum(np.diff(texts.offsets) if n_tokens is None else n_tokens, 1)
+    scales = Scales(
+        (weights / divisors).astype(np.float32),
+        (weights / np.sqrt(divisors)).astype(np.float32),
+    )
     texts = sorted_tokens(texts)
-    diagonal = np.full(len(prior), alpha, np.float64)
-    add_squares(*texts, weights, diagonal)
+    diagonal = penalties.astype(np.float64)
+    add_squares(*texts, scales.counts, diagonal)
     scale = np.zeros(len(prior), np.float32)
     # Without penalty, tokens of no text have a diagonal of 0, and keep their prior.
     scale[diagonal > 0] = 1 / diagonal[diagonal > 0]
@@ -80,10 +93,10 @@ def fit_ridge(
     def solve(columns: tuple[int, int]) -> None:
         tile = slice(*columns)
         start = prior[:, tile].copy()
-        residual = _residual(texts, targets, tile, weights, start)
+        residual = _residual(texts, targets, tile, scales, start)
         out[:, tile] = _conjugate_gradients(
-            *(texts, weights, residual, start, scale[:, None]),
-            alpha=alpha,
+            *(texts, scales.counts, residual, start, scale[:, None]),
+            penalties=penalties[:, None],
             n_iter=n_iter,
         )
         if progress is not None:
@@ -92,6 +105,21 @@ def fit_ridge(
     tiles = list(chunks(prior.shape[1], TILE))
     map_threads(tiles, lambda: solve, resolve_n_threads(n_threads))
     return out
+
+
+class Scales(NamedTuple):
+    """Factor of each text in products with the matrix of counts.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (n_texts,), float32
+        In the product of the matrix with itself.
+    targets : ndarray of shape (n_texts,), float32
+        In its product with the targets.
+    """
+
+    counts: NDArray[np.float32]
+    targets: NDArray[np.float32]
 
 
 def sorted_tokens(texts: RaggedRows) -> RaggedRows:
@@ -105,27 +133,27 @@ def _residual(
     texts: RaggedRows,
     targets: NDArray[np.floating],
     tile: slice,
-    weights: NDArray[np.float32],
+    scales: Scales,
     start: Float32,
 ) -> Float32:
     """Gradient at the prior: ``A.T @ diag(weights) @ (targets - A @ start)``."""
     residual = np.zeros_like(start)
-    add_normal_product(*texts, weights, start, residual)
+    add_normal_product(*texts, scales.counts, start, residual)
     np.negative(residual, out=residual)
     for first, stop in chunks(len(targets), BLOCK):
         block = np.ascontiguousarray(targets[first:stop, tile], np.float32)
-        add_transposed_product(*texts, weights, first, block, residual)
+        add_transposed_product(*texts, scales.targets, first, block, residual)
     return residual
 
 
 def _conjugate_gradients(
     texts: RaggedRows,
-    weights: NDArray[np.float32],
+    scales: NDArray[np.float32],
     residual: Float32,
     solution: Float32,
     scale: Float32,
     *,
-    alpha: float,
+    penalties: Float32,
     n_iter: int,
 ) -> Float32:
     """Solve for the columns of a tile, each with step sizes of its own."""
@@ -133,8 +161,8 @@ def _conjugate_gradients(
     direction = preconditioned.copy()
     size = _column_products(residual, preconditioned)
     for _ in range(n_iter):
-        product = np.float32(alpha) * direction
-        add_normal_product(*texts, weights, direction, product)
+        product = penalties * direction
+        add_normal_product(*texts, scales, direction, product)
         step = _ratio(size, _column_products(direction, product))
         solution += step * direction
         residual -= step * product

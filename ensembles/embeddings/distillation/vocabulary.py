@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,20 @@ from numpy.typing import NDArray
 from ensembles._typing import Float32
 from ensembles.embeddings.distillation.teachers import plain_config
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
+from ensembles.embeddings.tokenization.phrases import (
+    append_phrases,
+    count_phrases,
+    phrase_table,
+)
 from ensembles.embeddings.tokenization.tokenizer import WordTokenizer, word_finder
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import with_tokenizer
-from ensembles.embeddings.vectors.word_vectors import WordVectors
+from ensembles.embeddings.vectors.word_vectors import TokensById, WordVectors
 
 WORDS = "words"
 SOURCE = "distilled vectors"
 BLOCK = 4096  # texts whose words are counted at once
+MIN_COUNT = 5  # occurrences of a phrase
 SPACE, BYTE_SPACE, JOINED = "\u2581", "\u0120", "##"  # prefixes of subword tokens
 
 
@@ -137,10 +144,66 @@ def token_texts(vectors: WordVectors) -> list[str]:
     return texts
 
 
-def tokenize(vectors: WordVectors, texts: list[str]) -> RaggedRows:
-    """Rows of the known tokens of texts, as `SentenceEmbedder` finds them."""
-    tokenizer = VocabularyLookup(vectors, None, None, "skip").row_tokenizer
-    return known_rows(tokenizer(texts))
+class TokenizedTexts(NamedTuple):
+    """Texts as rows of a table.
+
+    Attributes
+    ----------
+    rows : RaggedRows
+        Rows of the known tokens of each text, then of its phrases.
+    n_tokens : ndarray of shape (n_texts,), int64
+        Number of known tokens of each text, without phrases.
+    vocabulary : WordVectors
+        Vocabulary with the phrases, and one column of zeros.
+    """
+
+    rows: RaggedRows
+    n_tokens: NDArray[np.int64]
+    vocabulary: WordVectors
+
+
+def tokenize(
+    vocabulary: WordVectors, texts: list[str], n_phrases: int = 0
+) -> TokenizedTexts:
+    """Rows of the tokens and phrases of texts, as `SentenceEmbedder` finds them.
+
+    Parameters
+    ----------
+    vocabulary : WordVectors
+        Tokens.
+    texts : list of str
+        Texts.
+    n_phrases : int, default=0
+        Maximum number of phrases: the most frequent pairs of adjacent tokens of the
+        texts that occur at least five times.
+
+    Returns
+    -------
+    TokenizedTexts
+    """
+    tokens = VocabularyLookup(vocabulary, None, None, "skip").row_tokenizer(texts)
+    known = known_rows(tokens)
+    n_tokens = np.diff(known.offsets)
+    pairs = None
+    if n_phrases:
+        n_rows = len(vocabulary.tokens)
+        options: dict[str, Any] = {"n_phrases": n_phrases, "min_count": MIN_COUNT}
+        pairs, _ = count_phrases([tokens], n_rows, **options)
+    if pairs is None or not len(pairs):
+        return TokenizedTexts(known, n_tokens, vocabulary)
+    table = phrase_table(pairs, n_rows)
+    n_all, kept = n_rows + len(pairs), vocabulary.tokens
+    vocabulary = replace(
+        vocabulary,
+        tokens=TokensById(vocabulary.tokenizer, n_all)
+        if isinstance(kept, TokensById)
+        else [*kept, *[""] * len(pairs)],
+        matrix=np.zeros((n_all, 1), np.float32),
+        phrases=pairs,
+    )
+    return TokenizedTexts(
+        known_rows(append_phrases(tokens, table)), n_tokens, vocabulary
+    )
 
 
 def known_rows(texts: RaggedRows) -> RaggedRows:
@@ -153,6 +216,7 @@ def known_rows(texts: RaggedRows) -> RaggedRows:
 
 def sif_weights(texts: RaggedRows, n_tokens: int, a: float = 1e-3) -> Float32:
     """Weight ``a / (a + p)`` of each token, with probabilities smoothed by one."""
-    counts = np.bincount(texts.rows, minlength=n_tokens) + 1.0
+    tokens = texts.rows[texts.rows < n_tokens]
+    counts = np.bincount(tokens, minlength=n_tokens) + 1.0
     weights: NDArray[np.float64] = a / (a + counts / counts.sum())
     return weights.astype(np.float32)

@@ -3,7 +3,8 @@
 If the sentence vector is linear in the word vectors (a weighted mean of words, then
 component removal, whitening or principal axes), weights and projection are folded into
 the table, and model2vec and sentence-transformers load the directory as a static model.
-Otherwise the table is named ``table``, and only this library loads it.
+Otherwise, and for vectors with phrases, the table is named ``table``, and only this
+library loads it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ from ensembles.embeddings.postprocessing.quantization import quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.tokenizer import PORTABLE
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
-from ensembles.embeddings.vectors.model_directory import OWN, TABLE, VERSION, unknown_id
+from ensembles.embeddings.vectors.model_directory import (
+    OWN,
+    PHRASES,
+    TABLE,
+    VERSION,
+    unknown_id,
+)
 from ensembles.embeddings.vectors.vector_table import Matrix
 from ensembles.parallel import chunks
 
@@ -124,6 +131,11 @@ PARAMETERS = (  # all that are saved
     *("rule", "normalize", "tokenizer", "lowercase", "unknown", "dtype", "weights"),
     *PLAIN,
 )
+# Entry of config.json of a directory with phrases, for those who open it by hand.
+NOTE = (
+    "The last rows of the table are the vectors of pairs of adjacent tokens, which "
+    "only the package ensemble-avg reads, not model2vec or sentence-transformers."
+)
 PROJECTION = ("matrix", "mean", "components", "shares")
 STATIC = "sentence_transformers.models.StaticEmbedding"
 NORMALIZE = "sentence_transformers.models.Normalize"
@@ -176,13 +188,22 @@ def save(
             f"stay in {lookup.vectors.source}; pickle it, or use unknown='skip'"
         )
     tokenizer, row_of = _tokenizer(lookup)
-    folded = saved.is_linear and _is_portable(tokenizer)
+    pairs = lookup.vectors.phrases
+    folded = saved.is_linear and (pairs is not None or _is_portable(tokenizer))
+    if pairs is not None:
+        pairs, row_of = _with_phrases(lookup, row_of)
     tensors = _tensors(saved, row_of, folded, table_dtype)
+    if pairs is not None:
+        tensors[PHRASES] = pairs
+        # A name that others do not read: a mean without the phrases would be wrong.
+        tensors = {
+            TABLE if name == "embeddings" else name: tensors[name] for name in tensors
+        }
     with atomic_output(path, folder=True, force=force) as folder:
         save_tensors(tensors, folder / "model.safetensors")
         _write_json(folder / "tokenizer.json", tokenizer)
         _write_json(folder / "config.json", _config(saved, folded))
-        if folded:
+        if folded and pairs is None:
             modules = [{"idx": 0, "name": "0", "path": ".", "type": STATIC}]
             if saved.normalize:
                 entry = {"idx": 1, "name": "1", "path": "1_Normalize"}
@@ -230,7 +251,9 @@ def _tensors(
     if folded:
         return tensors
     if averager.weights is not None:
-        rows = row_of if averager.lookup.uses_subword_tokenizer else row_of[:-1]
+        lookup = averager.lookup
+        has_all = lookup.uses_subword_tokenizer or lookup.vectors.phrases is not None
+        rows = row_of if has_all else row_of[:-1]
         weights = np.where(rows < 0, np.float32(0), averager.weights[rows])
         tensors["row_weights"] = weights
     if projection is not None:
@@ -238,6 +261,22 @@ def _tensors(
             array = np.ascontiguousarray(getattr(projection, name))
             tensors[f"projection.{name}"] = array
     return tensors
+
+
+def _with_phrases(
+    lookup: VocabularyLookup, row_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Pairs of tokens, and the rows to save: those of the phrases below the others."""
+    vectors = lookup.vectors
+    phrases: Any = vectors.phrases
+    if not lookup.uses_subword_tokenizer:
+        row_of = row_of[:-1]  # other libraries alone need a row of the unknown token
+    new_row = np.full(len(vectors.tokens) + 1, -1)
+    new_row[row_of] = np.arange(len(row_of))  # -1, no row, is the last
+    pairs = new_row[phrases]
+    is_kept = (pairs >= 0).all(axis=1)
+    rows = np.arange(vectors.n_words, len(vectors.tokens))[is_kept]
+    return pairs[is_kept].astype(np.int32), np.concatenate([row_of, rows])
 
 
 def _dtype(matrix: Matrix) -> np.dtype[Any]:
@@ -273,6 +312,7 @@ def _config(saved: SavedEmbedder, folded: bool) -> dict[str, Any]:
             "version": VERSION,
             "folded": folded,
             "subword_tokenizer": lookup.uses_subword_tokenizer,
+            **({} if lookup.vectors.phrases is None else {"phrases": NOTE}),
             "parameters": parameters,
             "recipe": {**common, **learned},
             "state": {
@@ -293,7 +333,7 @@ def _tokenizer(lookup: VocabularyLookup) -> tuple[Any, NDArray[np.int64]]:
         ids_of_tokens = backend.get_vocab(with_added_tokens=True)
         n_ids = max(ids_of_tokens.values()) + 1
         if lookup.tokenizer is lookup.vectors.tokenizer:
-            n_ids = len(lookup.vectors.tokens)
+            n_ids = lookup.vectors.n_words
         row_of = np.full(n_ids, -1)
         for token, token_id in ids_of_tokens.items():
             row_of[token_id] = vocabulary.get(token, -1)

@@ -305,7 +305,7 @@ def embed_texts(
         for first, batch in split_long(job[1], job[0]):
             ragged = tokenizer.tokenize(batch, first)
             if coverage is not None:
-                coverage.add(ragged)
+                coverage.add(tokenizer.without_phrases(ragged))
             n = len(ragged.offsets) - 1
             _pool(spec, ragged, 0, n, out[first : first + n], normalize)
 

@@ -110,6 +110,10 @@ class Tokenizer:
         """Tokenize a batch; ``first`` is the index of its first text, for messages."""
         return self._resolve(decode_utf8(batch, first))
 
+    def without_phrases(self, ragged: RaggedRows) -> RaggedRows:
+        """Rows of the tokens alone; a tokenizer of phrases removes theirs."""
+        return ragged
+
 
 def concatenate(tokenized: Sequence[RaggedRows]) -> RaggedRows:
     """Concatenate the rows of several batches."""

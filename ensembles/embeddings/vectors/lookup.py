@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ensembles._typing import Float32
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.embeddings.tokenization.coverage import split_tokens
+from ensembles.embeddings.tokenization.phrases import PhraseTokenizer
 from ensembles.embeddings.tokenization.texts import (
     TextBatch,
     decode_utf8,
@@ -58,6 +59,8 @@ class TokenCounts(NamedTuple):
     n_split : int
         Number of whitespace-delimited tokens that have a row, but that the tokenizer
         splits or drops; estimated from a sample of blocks if there are many texts.
+    n_phrases : int
+        Number of occurrences of phrases, which ``counts`` includes.
     """
 
     counts: NDArray[np.int64]
@@ -66,11 +69,12 @@ class TokenCounts(NamedTuple):
     n_texts: int
     n_filled: int
     n_split: int = 0
+    n_phrases: int = 0
 
     @property
     def coverage(self) -> float:
         """Share of tokens that have a row and are not split; NaN without tokens."""
-        n_known = int(self.counts.sum())
+        n_known = int(self.counts.sum()) - self.n_phrases
         n_tokens = n_known + self.n_unknown + self.n_split
         return n_known / n_tokens if n_tokens else float("nan")
 
@@ -140,6 +144,15 @@ class VocabularyLookup:
         self.row_tokenizer = make_tokenizer(
             self.tokenizer, self.vocabulary, lowercase=self.lowercase
         )
+        if vectors.phrases is not None:
+            if unknown != "skip":
+                raise ValueError(
+                    f"unknown must be 'skip' (--unknown skip) for {vectors.source}, "
+                    f"which has vectors of phrases, found {unknown!r}"
+                )
+            self.row_tokenizer = PhraseTokenizer(
+                self.row_tokenizer, vectors.phrases, vectors.n_words
+            )
 
     def iter_blocks(
         self, batches: list[TextBatch]
@@ -160,7 +173,7 @@ class VocabularyLookup:
         n_rows = len(self.vectors.tokens)
         counts, documents = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
         n_all = sum(n_texts(batch) for batch in batches)
-        n_unknown = n_filled = n_split = n_searched = 0
+        n_unknown = n_filled = n_split = n_searched = n_phrases = 0
         step = max(1, n_all // (N_SEARCHED * BLOCK))
         for number, (block, (rows, offsets)) in enumerate(self.iter_blocks(batches)):
             if number % step == 0:
@@ -169,12 +182,15 @@ class VocabularyLookup:
             text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
             is_known = rows >= 0
             n_unknown += int((~is_known).sum())
+            n_phrases += int((rows >= self.vectors.n_words).sum())
             pairs = np.unique(text[is_known] * n_rows + rows[is_known])
             counts += np.bincount(rows[is_known], minlength=n_rows)
             documents += np.bincount(pairs % n_rows, minlength=n_rows)
             n_filled += len(np.unique(pairs // n_rows))
         n_split = round(n_split * n_all / max(n_searched, 1))
-        return TokenCounts(counts, documents, n_unknown, n_all, n_filled, n_split)
+        return TokenCounts(
+            *(counts, documents, n_unknown, n_all, n_filled, n_split, n_phrases)
+        )
 
     def split_tokens(self, batch: TextBatch) -> Counter[str]:
         """Count in-vocabulary tokens that the default tokenizer splits or drops.
@@ -198,7 +214,8 @@ class VocabularyLookup:
 
     def coverage(self, batch: TextBatch) -> NDArray[np.float64]:
         """Token coverage of each text, split tokens included; NaN without tokens."""
-        rows, offsets = self.row_tokenizer.tokenize(batch)
+        tokenizer = self.row_tokenizer
+        rows, offsets = tokenizer.without_phrases(tokenizer.tokenize(batch))
         totals = np.concatenate([[0], np.cumsum(rows >= 0)])
         n_known, n_tokens = np.diff(totals[offsets]), np.diff(offsets)
         if split := self.split_tokens(batch):

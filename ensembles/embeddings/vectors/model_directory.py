@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import INSTALL, check_regular
+from ensembles.embeddings.tokenization.phrases import check_pairs
 from ensembles.embeddings.vectors.safetensors import map_tensors
 from ensembles.embeddings.vectors.vector_table import (
     Matrix,
@@ -175,6 +177,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 # Section of config.json and name of the table that only a saved SentenceEmbedder has.
 OWN, TABLE = "ensembles", "table"
+PHRASES = "phrases"  # name of the tensor of the pairs of tokens that have a row
 VERSION = 2  # of that section; the keys of version 1 had other names
 # Values of `WordVectors.format`.
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
@@ -313,9 +316,12 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
         raise ValueError(f"{path}/model.safetensors must have the tensor {name!r}")
     matrix = static_table(tensors, name, str(path))
     folded = bool(config.get("folded", False))
+    phrases = tensors.get(PHRASES)
+    if phrases is not None:
+        phrases = check_pairs(phrases, len(matrix) - len(phrases))
     normalize = bool(read_settings(path / "config.json").get("normalize", False))
     if config.get("subword_tokenizer"):
-        return with_tokenizer(
+        vectors = with_tokenizer(
             matrix,
             read_tokenizer(path),
             preweighted=folded,
@@ -323,6 +329,7 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
             source=str(path),
             format=SAVED,
         )
+        return vectors if phrases is None else replace(vectors, phrases=phrases)
     try:
         ids = read_settings(path / "tokenizer.json")["model"]["vocab"]
         tokens = sorted(ids, key=ids.get)
@@ -330,14 +337,16 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
         raise ValueError(
             f"{path}/tokenizer.json must have a vocabulary of words: {error!r}"
         ) from None
-    # The last row is that of the unknown token, which other libraries require.
+    # The last token is the unknown one, which has a row for other libraries alone.
+    n_phrases = 0 if phrases is None else len(phrases)
     return WordVectors(
-        tokens[:-1],
-        without_last(matrix),
+        tokens[:-1] + [""] * n_phrases,
+        without_last(matrix) if phrases is None else matrix,
         preweighted=folded,
         normalize=normalize,
         source=str(path),
         format=SAVED,
+        phrases=phrases,
     )
 
 

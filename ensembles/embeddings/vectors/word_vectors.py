@@ -51,6 +51,10 @@ class WordVectors:
         Path or name of the origin, for messages.
     format : str, default="vectors in memory"
         Name of the file format, for display.
+    phrases : ndarray of shape (n_phrases, 2), int32, or None, default=None
+        Rows of both tokens of each phrase, a pair of adjacent tokens. The last
+        ``n_phrases`` rows are the vectors of the phrases; their ``tokens`` are names
+        without a meaning. None if there are none.
     """
 
     tokens: Sequence[str]
@@ -63,6 +67,7 @@ class WordVectors:
     unk_index: int | None = None
     source: str = "vectors"
     format: str = "vectors in memory"
+    phrases: NDArray[np.int32] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_matrix(self.matrix, self.source)
@@ -82,20 +87,27 @@ class WordVectors:
     def __deepcopy__(self, memo: Any) -> WordVectors:
         return self
 
+    @property
+    def n_words(self) -> int:
+        """Number of rows of single tokens; the rows of phrases follow them."""
+        n_phrases = 0 if self.phrases is None else len(self.phrases)
+        return len(self.tokens) - n_phrases
+
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:
         """Row of each token; the first row of a duplicate token."""
         if isinstance(self.tokens, TokensById):
             return RowsByToken(self.tokens, self.unk_index)
+        tokens = self.tokens if self.phrases is None else self.tokens[: self.n_words]
         if self.tokenizer is not None:
-            pairs = enumerate(self.tokens)
+            pairs = enumerate(tokens)
             return {t: row for row, t in pairs if t and row != self.unk_index}
-        rows = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
-        n_duplicates = len(self.tokens) - len(rows)
+        rows = dict(zip(tokens, range(len(tokens)), strict=True))
+        n_duplicates = len(tokens) - len(rows)
         if n_duplicates:
             rows = {}
             example = None
-            for row, token in enumerate(self.tokens):
+            for row, token in enumerate(tokens):
                 if rows.setdefault(token, row) != row:
                     example = example or token
             warnings.warn(

@@ -152,3 +152,12 @@ def test_an_existing_directory_is_kept(folder: Path) -> None:
     assert result.exit_code == 1
     assert "--force" in result.stderr
     assert not list((folder / "out").iterdir())
+
+
+def test_phrases_are_counted_and_loaded(folder: Path) -> None:
+    texts = ["a b", "a b a", "a b b", "a b good", "good a b", "b a b"]
+    (folder / "texts.txt").write_text("\n".join(texts) + "\n")
+    result = run("--phrases", "1")
+    assert result.exit_code == 0, result.output
+    assert "out: 9 tokens, 1 phrases, 8 dimensions" in result.stdout
+    assert SentenceEmbedder.load(folder / "out").vectors_.phrases.tolist() == [[5, 6]]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ensembles.embeddings import SentenceEmbedder, distill
-from ensembles.embeddings.distillation.distill import read_corpus
+from ensembles.embeddings.distillation.distill import read_corpus, starting_table
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 
 WORDS = ["red", "green", "blue", "dog", "cat", "sat", "ran", "the"]
 
@@ -191,3 +192,73 @@ def test_a_cache_of_other_texts_is_warned_of(tmp_path: Path, texts: list[str]) -
 def test_wrong_parameters_are_reported(texts: list[str], params: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         distill(MeanTeacher(), texts, tokenizer="words", **params)
+
+
+class PairTeacher(MeanTeacher):
+    """Adds a vector for "red dog", which no average of single words can."""
+
+    def transform(self, texts: list[str]) -> Any:
+        """Vectors of texts."""
+        vectors = super().transform(texts)
+        vectors += 2 * np.array([["red dog" in text] for text in texts]) * np.eye(6)[0]
+        return vectors / np.maximum(
+            np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9
+        )
+
+
+@pytest.mark.parametrize("n_components", [None, 5])
+def test_phrases_have_vectors_that_are_saved(
+    texts: list[str], tmp_path: Path, n_components: int | None
+) -> None:
+    teacher, options = PairTeacher(), {"tokenizer": "words", "alpha": 0.01}
+    both: list[Any] = [
+        distill(teacher, texts, **options, n_components=n_components, n_phrases=n)
+        for n in (0, 20)
+    ]
+    words, phrases = both
+    assert len(phrases.vectors_.phrases) == 20
+    if n_components is None:
+        better = agreement(phrases, teacher, texts) - agreement(words, teacher, texts)
+        assert better > 0.02
+    expected = phrases.transform(texts)
+    assert not np.allclose(expected, words.transform(texts), atol=0.01)
+    phrases.save(tmp_path / "phrases")
+    loaded = SentenceEmbedder.load(tmp_path / "phrases")
+    np.testing.assert_array_equal(loaded.transform(texts), expected)
+    phrases.save(tmp_path / "int8", table_dtype="int8")
+    small = SentenceEmbedder.load(tmp_path / "int8").transform(texts)
+    assert (small * expected).sum(axis=1).min() > 0.999
+    assert not (tmp_path / "phrases" / "modules.json").exists()
+
+
+def test_phrases_of_a_transformer(transformer: Any, tmp_path: Path) -> None:
+    texts = ["a b", "a b a", "a b b", "a b good", "good a b", "b a b"]
+    embedder = distill(transformer, texts, n_phrases=9)
+    assert embedder.vectors_.phrases is not None
+    embedder.save(tmp_path / "t")
+    loaded = SentenceEmbedder.load(tmp_path / "t")
+    np.testing.assert_array_equal(loaded.transform(texts), embedder.transform(texts))
+    assert loaded.vectors_.phrases.tolist() == embedder.vectors_.phrases.tolist()
+
+
+@pytest.mark.parametrize("name", ["n_phrases", "n_epochs", "n_iter"])
+def test_negative_counts_are_an_error(name: str) -> None:
+    options: dict[str, Any] = {name: -1}
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        distill(MeanTeacher(), ["red"], tokenizer="words", **options)
+
+
+def test_the_starting_table_is_scaled_by_least_squares(
+    rng: np.random.Generator,
+) -> None:
+    rows = RaggedRows(np.array([0, 1, 3, 2], np.int32), np.array([0, 3, 3, 4]))
+    n_tokens = np.array([2, 0, 1])  # row 3 is a phrase
+    targets, alone = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    targets += 3 * alone[[0, 0, 2]]
+    table = starting_table(rows, n_tokens, targets, alone, 4)
+    assert not table[3].any()
+    weights = 1e-3 / (1e-3 + 2 / 6) * np.ones((3, 1))
+    sums = np.stack([(alone[0] + alone[1]) / np.sqrt(2), 0 * alone[0], alone[2]])
+    sums *= weights
+    factor = np.linalg.lstsq(sums.reshape(-1, 1), targets.ravel())[0]
+    np.testing.assert_allclose(table[:3], factor * weights * alone, rtol=1e-5)

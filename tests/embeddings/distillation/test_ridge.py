@@ -21,20 +21,20 @@ def ragged(texts: list[list[int]]) -> RaggedRows:
     return RaggedRows(rows, np.cumsum([0, *map(len, texts)]).astype(np.int64))
 
 
-def mean_counts(texts: RaggedRows, n_tokens: int) -> Any:
+def mean_counts(texts: RaggedRows, n_tokens: int, power: float = 1) -> Any:
     matrix = np.zeros((len(texts.offsets) - 1, n_tokens))
     for row, (start, stop) in zip(matrix, pairwise(texts.offsets), strict=True):
-        np.add.at(row, texts.rows[start:stop], 1 / max(stop - start, 1))
+        np.add.at(row, texts.rows[start:stop], 1 / max(stop - start, 1) ** power)
     return matrix
 
 
 def exact(
-    texts: RaggedRows, targets: Any, prior: Any, alpha: float, weights: Any
+    texts: RaggedRows, targets: Any, prior: Any, penalties: Any, weights: Any
 ) -> Any:
     """Normal equations in float64."""
-    counts = mean_counts(texts, len(prior))
-    left = counts.T @ (weights[:, None] * counts) + alpha * np.eye(len(prior))
-    right = counts.T @ (weights[:, None] * targets) + alpha * prior
+    counts = mean_counts(texts, len(prior), 0.5)
+    left = counts.T @ (weights[:, None] * counts) + np.diag(penalties)
+    right = counts.T @ (weights[:, None] * targets) + penalties[:, None] * prior
     return np.linalg.solve(left, right)
 
 
@@ -50,9 +50,20 @@ def test_the_table_solves_the_normal_equations(
     targets = rng.normal(size=(len(texts), 3)).astype(np.float16)
     prior = rng.normal(size=(7, 3)).astype(np.float32)
     weights = rng.integers(0, 4, len(texts)).astype(np.float32)
-    table = fit_ridge(tokens, targets, prior, alpha=0.3, n_iter=30, weights=weights)
-    expected = exact(tokens, targets.astype(float), prior, 0.3, weights)
+    penalties = rng.uniform(0.1, 0.9, 7).astype(np.float32)
+    options: Any = {"penalties": penalties, "n_iter": 30, "weights": weights}
+    table = fit_ridge(tokens, targets, prior, **options)
+    expected = exact(tokens, targets.astype(float), prior, penalties, weights)
     np.testing.assert_allclose(table, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_phrases_do_not_count_as_tokens() -> None:
+    """With 2 tokens and a phrase, a sum is divided by the root of 2."""
+    target, zeros = np.ones((1, 1), np.float32), np.zeros((3, 1), np.float32)
+    options: Any = {"penalties": np.zeros(3, np.float32), "n_iter": 1}
+    texts, n_tokens = ragged([[0, 1, 2]]), np.array([2])
+    table = fit_ridge(texts, target, zeros, **options, n_tokens=n_tokens)
+    np.testing.assert_allclose(table.sum() / np.sqrt(2), 1, rtol=1e-6)
 
 
 @given(st.lists(words, min_size=1, max_size=9))
@@ -61,14 +72,14 @@ def test_the_preconditioner_is_the_diagonal(texts: list[list[int]]) -> None:
     weights = np.arange(1, len(texts) + 1, dtype=np.float32)
     diagonal = np.zeros(7)
     add_squares(*tokens, weights, diagonal)
-    counts = mean_counts(ragged(texts), 7)
+    counts = mean_counts(ragged(texts), 7, 0)
     np.testing.assert_allclose(diagonal, weights @ counts**2, atol=1e-12)
 
 
 def test_duplicates_count_like_weights(rng: np.random.Generator) -> None:
     texts, targets = [[0, 1, 1], [2], [1, 2]], rng.normal(size=(3, 5))
     targets, prior = targets.astype(np.float32), np.zeros((4, 5), np.float32)
-    options: dict[str, Any] = {"alpha": 0.1, "n_iter": 20}
+    options: dict[str, Any] = {"penalties": np.full(4, 0.1, np.float32), "n_iter": 20}
     once = fit_ridge(
         ragged(texts),
         targets,
@@ -89,7 +100,9 @@ def test_tokens_of_no_text_keep_their_prior(
 ) -> None:
     prior = rng.normal(size=(3, 2)).astype(np.float32)
     targets = np.array([[1, 0], [0, 1]], np.float16)
-    table = fit_ridge(ragged([[0], []]), targets, prior, alpha=alpha, n_iter=5)
+    penalties = np.full(3, alpha, np.float32)
+    options: Any = {"penalties": penalties, "n_iter": 5}
+    table = fit_ridge(ragged([[0], []]), targets, prior, **options)
     np.testing.assert_array_equal(table[1:], prior[1:])
     assert not np.allclose(table[0], prior[0])
 
@@ -98,8 +111,9 @@ def test_the_number_of_threads_does_not_change_a_bit(rng: np.random.Generator) -
     texts = ragged([list(rng.integers(0, 50, 9)) for _ in range(200)])
     targets = rng.normal(size=(200, 150)).astype(np.float16)
     prior = rng.normal(size=(50, 150)).astype(np.float32)
+    penalties = np.full(50, 0.03, np.float32)
     tables = [
-        fit_ridge(texts, targets, prior, alpha=0.03, n_iter=7, n_threads=n)
+        fit_ridge(texts, targets, prior, penalties=penalties, n_iter=7, n_threads=n)
         for n in (1, 2, 5, None)
     ]
     assert all(table.tobytes() == tables[0].tobytes() for table in tables)
@@ -108,7 +122,8 @@ def test_the_number_of_threads_does_not_change_a_bit(rng: np.random.Generator) -
 def test_finished_columns_are_reported() -> None:
     steps: list[int] = []
     zeros = np.zeros((2, 70), np.float32)
-    fit_ridge(ragged([[0]]), zeros[:1], zeros, alpha=1, n_iter=1, progress=steps.append)
+    options: Any = {"penalties": np.ones(2, np.float32), "n_iter": 1}
+    fit_ridge(ragged([[0]]), zeros[:1], zeros, **options, progress=steps.append)
     assert steps == [64, 6]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ensembles.embeddings.distillation.vocabulary import (
+    known_rows,
     make_vocabulary,
     sif_weights,
     token_texts,
     tokenize,
 )
+from ensembles.embeddings.vectors.lookup import VocabularyLookup
 
 TEXTS = ["Good good dogs", "dogs, a zebra", "ab \U0001f600"]
 
@@ -34,7 +37,7 @@ def wordpiece() -> Any:
 
 
 def tokens_of(vectors: Any, text: str) -> list[str]:
-    return [vectors.tokens[row] for row in tokenize(vectors, [text]).rows]
+    return [vectors.tokens[row] for row in tokenize(vectors, [text]).rows.rows]
 
 
 def test_the_tokenizer_of_the_teacher_loses_truncation(wordpiece: Any) -> None:
@@ -94,6 +97,26 @@ def test_tokens_are_texts_without_their_prefixes(wordpiece: Any) -> None:
 
 
 def test_sif_weights_are_those_of_smoothed_counts() -> None:
-    tokens = tokenize(make_vocabulary("words", None, ["a a b"], 5), ["a a b"])
+    tokens = tokenize(make_vocabulary("words", None, ["a a b"], 5), ["a a b"]).rows
     expected = 1e-3 / (1e-3 + np.array([3, 2, 1]) / 6)
     np.testing.assert_allclose(sif_weights(tokens, 3), expected, rtol=1e-6)
+
+
+def test_phrases_follow_the_tokens_as_in_the_embedder() -> None:
+    """Pairs that occur five times; an unknown word separates its neighbours."""
+    texts = ["a b", "a b c"] * 5 + ["c a", "a z b"]
+    words = make_vocabulary("words", None, texts[:10], 5)
+    found = tokenize(words, texts, 9)
+    assert found.vocabulary.phrases.tolist() == [[0, 1], [1, 2]]  # a b, b c
+    assert [*found.vocabulary.tokens] == ["a", "b", "c", "", ""]
+    assert found.n_tokens.tolist() == [2, 3] * 5 + [2, 2]
+    starts = found.rows.offsets
+    rows = [found.rows.rows[a:b].tolist() for a, b in pairwise(starts)]
+    assert rows[:2] == [[0, 1, 3], [0, 1, 2, 3, 4]]
+    assert rows[-2:] == [[2, 0], [0, 1]]
+    again = VocabularyLookup(found.vocabulary, None, None, "skip").row_tokenizer(texts)
+    np.testing.assert_array_equal(known_rows(again).rows, found.rows.rows)
+    assert len(tokenize(words, texts, 1).vocabulary.phrases) == 1
+    assert tokenize(words, ["a b"], 9).vocabulary is words
+    weights = sif_weights(found.rows, 3)
+    np.testing.assert_array_equal(weights, sif_weights(tokenize(words, texts).rows, 3))
