@@ -16,7 +16,6 @@ from ensembles.embeddings.tokenization.cached_tokenizer import (
     word_table,
 )
 from ensembles.embeddings.tokenization.pattern_loops import code_point
-from ensembles.embeddings.tokenization.texts import Bytes
 from ensembles.embeddings.tokenization.word_loops import (
     FIRST,
     ONE,

@@ -13,9 +13,9 @@ from ensembles.embeddings.tokenization.word_loops import (
     ALPHANUMERIC,
     COUNT,
     OTHER,
+    SPAN,
     UNSPLIT,
     _has_special_token,
-    equals,
     find,
     gather_rows,
     hash_word,
@@ -91,7 +91,7 @@ def take(buffer, j, stop, classes, kinds):
 
 @compiled
 def contraction(buffer, start, stop, ignores_case):
-    """Length of an English contraction such as ``'s`` or ``'re``; 0 if there is none."""
+    """Length of an English contraction, such as ``'s`` or ``'re``, or 0."""
     if buffer[start] != APOSTROPHE or start + 1 >= stop:
         return 0
     fold = 32 if ignores_case else 0
@@ -184,35 +184,12 @@ def _gpt_4(buffer, start, stop, classes, n_digits):
 
 
 @compiled
-def _space_word(buffer, start, stop, classes, pattern):
-    """End of a word by a pattern of spaces, and the flags of its characters."""
-    j, flags = start, 0
-    if pattern == AT_SPACE and buffer[j] == 32:
-        j += 1
-    while pattern == AT_SPACES and j < stop and buffer[j] == 32:
-        j += 1
-    while j < stop:
-        byte = buffer[j]
-        if byte == 32:
-            break
-        if pattern == WHITESPACE and (9 <= byte <= 10 or byte == 13):
-            break
-        kind, length = class_at(buffer, j, stop, classes)
-        flags |= kind
-        j += length
-    return j, flags
-
-
-@compiled
-def word_end(buffer, start, stop, classes, pattern):
-    """End of the word that begins at a position, and the flags of its characters."""
+def match_end(buffer, start, stop, classes, pattern):
+    """End of the match of an expression at a position, and its flags."""
     if pattern == GPT_2:
         return _gpt_2(buffer, start, stop, classes)
-    if pattern == TRIPLE_DIGITS:
-        return _gpt_4(buffer, start, stop, classes, 3)
-    if pattern == SINGLE_DIGITS:
-        return _gpt_4(buffer, start, stop, classes, 1)
-    return _space_word(buffer, start, stop, classes, pattern)
+    n_digits = 3 if pattern == TRIPLE_DIGITS else 1
+    return _gpt_4(buffer, start, stop, classes, n_digits)
 
 
 @compiled
@@ -228,18 +205,6 @@ def _stripped(buffer, start, stop, options):
     while options & STRIP_RIGHT and start < stop and _is_ascii_space(buffer[stop - 1]):
         stop -= 1
     return start, stop
-
-
-@compiled
-def _skip_spaces(buffer, j, stop, pattern, options):
-    """Start of the next word: after separators, or at the last of several spaces."""
-    if pattern == WHITESPACE:
-        while j < stop and (buffer[j] == 32 or 9 <= buffer[j] <= 10 or buffer[j] == 13):
-            j += 1
-    elif options & COLLAPSE:
-        while j + 1 < stop and buffer[j] == 32 and buffer[j + 1] == 32:
-            j += 1
-    return j
 
 
 @compiled
@@ -301,11 +266,43 @@ def find_matches(
             buffer, j, stop, begins, special, special_ends
         )
         while is_safe:
-            j = _skip_spaces(buffer, j, stop, pattern, options)
+            # Few calls: reference counting of their arrays takes most of the time.
+            if pattern == WHITESPACE:
+                while j < stop and (
+                    buffer[j] == 32 or 9 <= buffer[j] <= 10 or buffer[j] == 13
+                ):
+                    j += 1
+            elif options & COLLAPSE:
+                while j + 1 < stop and buffer[j] == 32 and buffer[j + 1] == 32:
+                    j += 1
             if j >= stop:
                 break
-            start = j
-            j, flags = word_end(buffer, start, stop, classes, pattern)
+            start, flags = j, np.int64(0)
+            if pattern <= AT_SPACES:
+                if pattern != WHITESPACE and buffer[j] == 32:
+                    j += 1
+                    while pattern == AT_SPACES and j < stop and buffer[j] == 32:
+                        j += 1
+                while j < stop:
+                    byte = buffer[j]
+                    if byte == 32 or (
+                        pattern == WHITESPACE and (9 <= byte <= 10 or byte == 13)
+                    ):
+                        break
+                    if byte < 128:
+                        flags |= np.int64(classes[byte])
+                        j += 1
+                    else:
+                        kind, length = class_at(buffer, j, stop, classes)
+                        flags |= kind
+                        j += length
+            else:
+                j += buffer[j] == 32
+                first = j
+                while j < stop and buffer[j] < 128 and classes[buffer[j]] == LETTER:
+                    j += 1
+                if j == first or (j < stop and buffer[j] >= 128):
+                    j, flags = match_end(buffer, start, stop, classes, pattern)
             length = j - start
             if flags & UNSAFE or length > LONGEST_TOKENIZED:
                 is_safe = False
@@ -313,8 +310,10 @@ def find_matches(
             hashed, tail = hash_word(buffer, start, j, folded)
             number = find(hashed, tail, length, slots, words, n_words)
             if number >= 0 and length > 8:
-                is_same = equals(number, words, text, buffer, start, length, folded)
-                number = number if is_same else -1
+                first, k = words[number, SPAN] >> 8, 0
+                while k < length and text[first + k] == folded[buffer[start + k]]:
+                    k += 1
+                number = number if k == length else np.int64(-1)
             if number >= 0:
                 n_rows += words[number, COUNT]
             else:

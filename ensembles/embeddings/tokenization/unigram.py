@@ -15,7 +15,7 @@ from ensembles.embeddings.tokenization.cached_tokenizer import (
     RaggedRows,
     WordSpans,
 )
-from ensembles.embeddings.tokenization.texts import Bytes, Int64
+from ensembles.embeddings.tokenization.texts import Bytes
 from ensembles.kernels.jit import compiled
 
 PENALTY = 10.0  # of an unknown character, below the lowest score

@@ -98,8 +98,8 @@ def add_words(
 ):
     """Add new words; returns the numbers of words, bytes and rows in the table.
 
-    Bytes and rows are appended to ``text`` and ``pieces``. A word is skipped if it
-    needs more than `PROBES` slots, does not fit in the arrays, is longer than 255 bytes,
+    Bytes and rows are appended to ``text`` and ``pieces``. A word is skipped if it is
+    longer than 255 bytes, needs more than `PROBES` slots, does not fit in the arrays,
     or matches a word of the table in hash, tail and length.
     """
     for i in range(len(spans)):
