@@ -28,6 +28,7 @@ from ensembles.kernels.jit import compiled
 
 META = "\u2581"
 LONGEST_KNOWN = 63  # characters, 252 bytes: the length of a cached word is one byte
+LONG = 128  # ids from which a priority queue is faster than a search
 MOST_RANK = np.iinfo(np.int32).max
 SETTINGS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
 
@@ -85,12 +86,13 @@ class FastBytePairs:
         alphabet = byte_alphabet()
         self._byte_of = {ord(char): byte for byte, char in enumerate(alphabet)}
         if is_byte_level:
-            self._symbols = _ids(vocabulary, list(alphabet))
+            self._symbols = self._spaced = _ids(vocabulary, list(alphabet))
         else:
             singles = [ord(piece) for piece in vocabulary if len(piece) == 1]
             self._symbols = np.full(max(singles, default=0) + 33, -1, np.int32)
             self._symbols[singles] = [vocabulary[chr(code)] for code in singles]
-            self._symbols[ord(" ")] = vocabulary.get(META, -1)
+            self._spaced = self._symbols.copy()
+            self._spaced[ord(" ")] = vocabulary.get(META, -1)
         names = [f"<0x{byte:02X}>" for byte in range(256)]
         self._bytes = _ids(vocabulary, names if model["byte_fallback"] else [])
         self._unknown = vocabulary.get(model["unk_token"] or "", -1)
@@ -113,16 +115,21 @@ class FastBytePairs:
 
     def segment(self, words: WordSpans) -> RaggedRows:
         """Tokenize words that are normalized already."""
-        return self(words)
+        return self._merge(words, self._symbols, adds_space=False)
 
     def __call__(self, words: WordSpans) -> RaggedRows:
         """Tokenize words of a text, with the space that begins them."""
+        return self._merge(words, self._spaced, adds_space=self._adds_space)
+
+    def _merge(
+        self, words: WordSpans, symbols: Int32, *, adds_space: bool
+    ) -> RaggedRows:
         rows = np.empty(words.n_bytes + len(words.spans), np.int32)
         offsets = np.empty(len(words.spans) + 1, np.int64)
         known = self._known
         n_rows: int = merge_words(
             *words,
-            *(self._adds_space, self._is_byte_level, self._symbols, self._bytes),
+            *(adds_space, self._is_byte_level, symbols, self._bytes),
             *(self._unknown, self._fuses, known.slots, known.words, known.text),
             *(known.n_words, *self._merges, rows, offsets),
         )
@@ -155,11 +162,24 @@ def can_merge(model: Mapping[str, Any], is_byte_level: bool) -> bool:
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     if model["byte_fallback"] and not all(name in vocabulary for name in names):
         return False
-    return not model["unk_token"] or model["unk_token"] in vocabulary
+    unknown = model["unk_token"]
+    # A merge with the unknown token would depend on the text that it stands for.
+    return not unknown or (
+        unknown in vocabulary
+        and not any(unknown in _pair(merge) for merge in model["merges"])
+    )
+
+
+def _pair(merge: Any) -> Any:
+    """The two tokens of a merge, which older files write as one string."""
+    return merge.split(" ") if isinstance(merge, str) else merge
 
 
 def splits_at_spaces(model: Mapping[str, Any]) -> bool:
-    """Whether no token of a BPE model continues with a space after another character.
+    """Whether a BPE model never merges a space with the character before it.
+
+    No token continues with a space after another character, and there is a token for
+    unknown characters: between two spaces they would vanish otherwise.
 
     Parameters
     ----------
@@ -171,8 +191,11 @@ def splits_at_spaces(model: Mapping[str, Any]) -> bool:
     bool
     """
     vocabulary = model["vocab"]
-    return META in vocabulary and not any(
-        META in piece.lstrip(META) for piece in vocabulary
+    is_complete = bool(model["byte_fallback"] or model["unk_token"])
+    return (
+        is_complete
+        and META in vocabulary
+        and not any(META in piece.lstrip(META) for piece in vocabulary)
     )
 
 
@@ -185,7 +208,7 @@ def _merge_table(
     vocabulary: Mapping[str, int], merges: list[Any]
 ) -> tuple[Any, Int32, Int32]:
     """Hash table of pairs of ids: keys, ranks and the ids that result."""
-    parts = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+    parts = [_pair(merge) for merge in merges]
     rank_of = {(vocabulary[a], vocabulary[b]): n for n, (a, b) in enumerate(parts)}
     ranks = np.fromiter(rank_of.values(), np.int32, len(rank_of))
     pairs = np.array(list(rank_of), np.int64).reshape(-1, 2)
@@ -275,6 +298,71 @@ def _merge(ids, n, slots, keys, ranks, results):
 
 
 @compiled
+def _push(queue, n, ids, left, right, keys, ranks):
+    """Add a pair to a priority queue of (rank, position); returns its length."""
+    slot = _slot(ids[left], ids[right], keys)
+    if slot < 0:
+        return n
+    entry = np.int64(ranks[slot]) << 32 | left
+    at = n
+    while at > 0 and queue[(at - 1) >> 1] > entry:
+        queue[at] = queue[(at - 1) >> 1]
+        at = (at - 1) >> 1
+    queue[at] = entry
+    return n + 1
+
+
+@compiled
+def _pop(queue, n):
+    """Move the lowest of ``n`` entries of a priority queue behind the others."""
+    lowest, last = queue[0], queue[n - 1]
+    at = 0
+    while 2 * at + 1 < n - 1:
+        child = 2 * at + 1
+        if child + 1 < n - 1 and queue[child + 1] < queue[child]:
+            child += 1
+        if queue[child] >= last:
+            break
+        queue[at] = queue[child]
+        at = child
+    queue[at] = last
+    queue[n - 1] = lowest
+
+
+@compiled
+def _merge_long(ids, n, keys, ranks, results):
+    """The same as `_merge` for many ids: takes time in proportion to n log n."""
+    before, after = np.arange(-1, n - 1), np.arange(1, n + 1)
+    queue = np.empty(3 * n, np.int64)  # each merge adds two pairs at most
+    size = 0
+    for k in range(n - 1):
+        size = _push(queue, size, ids, k, k + 1, keys, ranks)
+    while size > 0:
+        _pop(queue, size)
+        size -= 1
+        rank, left = queue[size] >> 32, queue[size] & 0xFFFFFFFF
+        right = after[left]
+        if ids[left] < 0 or right >= n:
+            continue
+        slot = _slot(ids[left], ids[right], keys)
+        if slot < 0 or ranks[slot] != rank:  # one of them was merged meanwhile
+            continue
+        ids[left], ids[right] = results[slot], -1
+        after[left] = after[right]
+        if after[left] < n:
+            before[after[left]] = left
+            size = _push(queue, size, ids, left, after[left], keys, ranks)
+        if before[left] >= 0:
+            size = _push(queue, size, ids, before[left], left, keys, ranks)
+    count = 0
+    for k in range(n):
+        if ids[k] >= 0:
+            ids[count] = ids[k]
+            count += 1
+    return count
+
+
+@compiled
 def merge_words(
     buffer,
     spans,
@@ -329,7 +417,10 @@ def merge_words(
             count = _split(
                 sentence, length, is_byte_level, symbols, byte_ids, unknown, fuses, ids
             )
-            count = _merge(ids, count, pair_slots, keys, ranks, results)
+            if count > LONG:
+                count = _merge_long(ids, count, keys, ranks, results)
+            else:
+                count = _merge(ids, count, pair_slots, keys, ranks, results)
             rows[n : n + count] = ids[:count]
             n += count
         row_ends[i + 1] = n

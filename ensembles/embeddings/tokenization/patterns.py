@@ -183,7 +183,7 @@ def find_pattern(config: Mapping[str, Any]) -> PatternTable | None:
     if pattern == AT_SPACES or kind == "Unigram":
         classes[ord(META)] |= UNSAFE if pattern == AT_SPACES else NORMALIZED
     folded = np.arange(256, dtype=np.uint8)
-    if _folds_case(charwise):
+    if _folds_case(charwise) and not _replaces_letters(normalizers):
         folded[65:91] += 32
         classes[65:91] &= ~np.uint8(NORMALIZED | UNSAFE)
     special = special_table([token["content"] for token in added])
@@ -273,6 +273,12 @@ def _folds_case(charwise: Steps) -> bool:
     normalize = _normalizer(charwise)
     both = string.ascii_lowercase, string.ascii_uppercase
     return all(normalize(letters) == string.ascii_lowercase for letters in both)
+
+
+def _replaces_letters(normalizers: Steps) -> bool:
+    """Whether a string that is replaced begins with an ASCII letter."""
+    strings = [step.get("pattern", {}).get("String", " ") for step in normalizers]
+    return any(string_[0] in string.ascii_letters for string_ in strings)
 
 
 def _classes(pattern: int, charwise: Steps, options: int) -> Bytes | None:
