@@ -34,6 +34,7 @@ from ensembles.embeddings.tokenization.unigram import (
     REPLACE,
     FastUnigram,
     can_segment,
+    pieces_of,
 )
 from ensembles.embeddings.tokenization.word_loops import split_into_pieces
 
@@ -170,10 +171,13 @@ def make_fast_model(
     model = config["model"]
     splitters = steps_of(config["pre_tokenizer"], "pretokenizers")
     last = splitters[-1] if splitters else {"type": None}
-    if can_segment(model):
+    if model["type"] == "Unigram" and model["vocab"]:
+        pieces = pieces_of(model["vocab"])
+        if not can_segment(model, pieces):
+            return None
         is_meta = last["type"] == "Metaspace"
         space = PREPEND if is_meta and last["prepend_scheme"] != "never" else REPLACE
-        return FastUnigram(model, row_of, space if is_meta else KEEP)
+        return FastUnigram(model, pieces, row_of, space if is_meta else KEEP)
     is_byte_level = last["type"] == "ByteLevel"
     if not can_merge(model, is_byte_level):
         return None

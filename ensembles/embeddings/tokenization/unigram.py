@@ -3,37 +3,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import accumulate
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensembles._typing import Float64
 from ensembles.embeddings.tokenization.cached_tokenizer import (
     Int32,
     RaggedRows,
     WordSpans,
+    join_words,
 )
 from ensembles.embeddings.tokenization.texts import Bytes
-from ensembles.kernels.jit import compiled
+from ensembles.kernels.jit import compiled, inlined
 
 PENALTY = 10.0  # of an unknown character, below the lowest score
 # What takes the place of the space that begins a word: nothing; the mark of
 # SentencePiece; the same, and words without a space also begin with the mark.
 KEEP, REPLACE, PREPEND = 0, 1, 2
 NO_ROW = -2
+N_FEW = 8  # children that are searched one by one
+
+
+class Pieces(NamedTuple):
+    """Pieces of a Unigram model, in the order of their ids.
+
+    Attributes
+    ----------
+    text : ndarray of shape (n_bytes,), uint8
+        Concatenated UTF-8 of the pieces.
+    ends : ndarray of shape (n_pieces + 1,), int32
+        Offsets of the pieces: 0, then the end of each.
+    scores : ndarray of shape (n_pieces,), float64
+        Their logarithms of probability.
+    """
+
+    text: Bytes
+    ends: Int32
+    scores: Float64
+
+    def ids_of(self, pieces: Sequence[bytes]) -> list[int]:
+        """Last id of each of a few pieces; -1 for none."""
+        text = self.text.tobytes()
+        ids = []
+        for piece in pieces:
+            found = self._containing(piece, text)
+            same = [n for n in found if self.ends[n + 1] - self.ends[n] == len(piece)]
+            ids.append(same[-1] if same else -1)
+        return ids
+
+    def n_containing(self, piece: bytes) -> int:
+        """How many times other pieces, and itself, contain a piece."""
+        return len(self._containing(piece, self.text.tobytes()))
+
+    def _containing(self, piece: bytes, text: bytes) -> list[int]:
+        found = []
+        at = text.find(piece)
+        while at >= 0:
+            number = int(np.searchsorted(self.ends[1:], at, "right"))
+            if at + len(piece) <= self.ends[number + 1]:
+                found.append(number)
+            at = text.find(piece, at + 1)
+        return found
+
+
+def pieces_of(vocabulary: Sequence[Sequence[Any]]) -> Pieces:
+    """Pieces of the vocabulary of a ``tokenizer.json``.
+
+    Parameters
+    ----------
+    vocabulary : sequence of (str, float)
+        Pieces and scores.
+
+    Returns
+    -------
+    Pieces
+    """
+    words = join_words([piece.encode() for piece, _ in vocabulary])
+    ends = np.append(0, words.spans[:, 1]).astype(np.int32)
+    scores = np.array([score for _, score in vocabulary], np.float64)
+    return Pieces(words.buffer, ends, scores)
+
+
+class Trie(NamedTuple):
+    """Pieces as a tree of bytes, level by level: about 20 bytes for each piece.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n_nodes,), uint8
+        Byte that leads to each node; the children of a node are sorted by it.
+    first : ndarray of shape (n_nodes + 1,), int32
+        Number of the first child of each node, which is the end of the children of the
+        node before.
+    is_piece : ndarray of uint64
+        One bit for each node: whether a piece ends there.
+    ranks : ndarray of int32
+        Number of pieces that end before the nodes of each word of ``is_piece``.
+    """
+
+    labels: Bytes
+    first: Int32
+    is_piece: NDArray[np.uint64]
+    ranks: Int32
 
 
 class FastUnigram:
     """Unigram tokenization of words that need no normalization but case folding.
 
-    Pieces are kept as one sorted buffer of UTF-8, which takes about 30 bytes a piece.
-
     Parameters
     ----------
     model : mapping
-        The ``"model"`` object of a ``tokenizer.json`` of type Unigram.
+        The ``"model"`` object of a ``tokenizer.json`` of type Unigram; its vocabulary
+        is not used.
+    pieces : Pieces
+        The vocabulary.
     row_of : ndarray of shape (n_ids,), int32
         Row of each token id; -1 for none.
     space : int
@@ -46,26 +131,27 @@ class FastUnigram:
     ``tokenizers``: of equal scores, the segmentation with the longer last piece counts.
     """
 
-    def __init__(self, model: Mapping[str, Any], row_of: Int32, space: int) -> None:
-        scores = [score for _, score in model["vocab"]]
-        id_of = {piece.encode(): n for n, (piece, _) in enumerate(model["vocab"])}
+    def __init__(
+        self, model: Mapping[str, Any], pieces: Pieces, row_of: Int32, space: int
+    ) -> None:
+        labels, first, is_end, ids = build_trie(pieces.text, pieces.ends)
+        bits = np.zeros(-(-is_end.size // 64) * 64, np.bool_)
+        bits[: is_end.size] = is_end
+        words = np.packbits(bits, bitorder="little").view(np.uint64)
+        counts = bits.reshape(-1, 64).sum(axis=1)
+        ranks = np.append(0, np.cumsum(counts)[:-1]).astype(np.int32)
+        self._trie = Trie(labels, first, words, ranks)
+        self._rows, self._scores = row_of[ids], pieces.scores[ids]
         unknown: int = model["unk_id"]
-        pieces = sorted(id_of, key=lambda piece: (len(piece) > 1, piece))
-        ids = np.fromiter((id_of[piece] for piece in pieces), np.int64, len(pieces))
-        self._text: Bytes = np.frombuffer(b"".join(pieces), np.uint8)
-        ends = accumulate(map(len, pieces), initial=0)
-        self._ends: Int32 = np.fromiter(ends, np.int32, len(pieces) + 1)
-        self._rows = row_of[ids]
-        self._scores: Float64 = np.array(scores, np.float64)[ids]
-        self._first = _first_pieces(pieces)
-        self._unknown_score = min(scores) - PENALTY
+        self._unknown_score = float(pieces.scores.min()) - PENALTY
         is_unknown = np.flatnonzero(ids == unknown)
         self._unknown_piece = int(is_unknown[0]) if is_unknown.size else -1
         self._unknown_row = int(row_of[unknown])
         self._byte_rows = np.full(256, NO_ROW, np.int32)
-        for byte in range(256 if model.get("byte_fallback") else 0):
-            number = id_of.get(b"<0x%02X>" % byte)
-            self._byte_rows[byte] = NO_ROW if number is None else row_of[number]
+        if model.get("byte_fallback"):
+            names = pieces.ids_of([b"<0x%02X>" % byte for byte in range(256)])
+            rows = np.append(row_of, np.int32(NO_ROW))[names]
+            self._byte_rows[:] = rows
         self._space = space
 
     def __call__(self, words: WordSpans) -> RaggedRows:
@@ -85,91 +171,139 @@ class FastUnigram:
         offsets = np.empty(len(words.spans) + 1, np.int64)
         n_rows: int = segment_words(
             *words,
-            *(space, self._text, self._ends, self._rows, self._scores, self._first),
+            *(space, *self._trie, self._rows, self._scores),
             *(self._unknown_score, self._unknown_piece, self._unknown_row),
             *(self._byte_rows, rows, offsets),
         )
         return RaggedRows(rows[:n_rows].copy(), offsets)
 
 
-def can_segment(model: Mapping[str, Any]) -> bool:
+def can_segment(model: Mapping[str, Any], pieces: Pieces) -> bool:
     """Whether `FastUnigram` tokenizes exactly as the package tokenizers.
 
     Parameters
     ----------
     model : mapping
-        The ``"model"`` object of a ``tokenizer.json``.
+        The ``"model"`` object of a ``tokenizer.json`` of type Unigram.
+    pieces : Pieces
+        Its vocabulary.
 
     Returns
     -------
     bool
     """
-    if model["type"] != "Unigram" or model["unk_id"] is None or not model["vocab"]:
+    unknown, n_pieces = model["unk_id"], len(pieces.scores)
+    if unknown is None or not 0 <= unknown < n_pieces:
         return False
-    scores = [score for _, score in model["vocab"]]
-    # Several unknown characters must never score more than one piece of theirs.
-    return min(scores) < PENALTY and all(piece for piece, _ in model["vocab"])
-
-
-def _first_pieces(pieces: list[bytes]) -> Int32:
-    """Numbers of pieces of one byte, -1 for none, then bounds of pairs of bytes."""
-    first = np.full(256 + (1 << 16) + 1, -1, np.int32)
-    n_single = 0
-    for number, piece in enumerate(pieces):
-        if len(piece) > 1:
-            break
-        first[piece[0]] = number
-        n_single += 1
-    rest = pieces[n_single:]
-    codes = np.fromiter((piece[0] << 8 | piece[1] for piece in rest), np.int64)
-    bounds = np.searchsorted(codes, np.arange((1 << 16) + 1))
-    first[256:] = n_single + bounds
-    return first
+    # Neighboring unknown characters are one token, or a piece if their text is one:
+    # they must never score more than that piece, and none contains the unknown piece.
+    if not np.diff(pieces.ends).min() or pieces.scores.min() >= PENALTY:
+        return False
+    start, stop = pieces.ends[unknown : unknown + 2]
+    return pieces.n_containing(pieces.text[start:stop].tobytes()) == 1
 
 
 @compiled
-def _bound(text, ends, low, high, depth, byte):
-    """First of some sorted pieces whose byte at a depth is not below ``byte``."""
-    while low < high:
+def build_trie(text, ends):
+    """Sort pieces into a tree; see `Trie`.
+
+    Returns the labels, the first children, whether a piece ends at each node, and the
+    ids of the pieces in the order of their nodes. Of equal pieces, the last counts.
+    """
+    n_pieces = ends.size - 1
+    size = ends[n_pieces] + 2
+    labels, first = np.empty(size, np.uint8), np.empty(size, np.int32)
+    lows, highs = np.empty(size, np.int32), np.empty(size, np.int32)
+    is_end = np.zeros(size, np.bool_)
+    order = np.arange(n_pieces).astype(np.int32)
+    moved, ids = np.empty(n_pieces, np.int32), np.empty(n_pieces, np.int32)
+    counts = np.zeros(257, np.int64)
+    labels[0], lows[0], highs[0] = 0, 0, n_pieces
+    n_nodes, n_ids, level_end, depth = 1, 0, 1, 0
+    node = 0
+    while node < n_nodes:
+        if node == level_end:
+            level_end, depth = n_nodes, depth + 1
+        low, high = lows[node], highs[node]
+        first[node] = n_nodes
+        counts[:] = 0
+        for k in range(low, high):
+            start, stop = ends[order[k]], ends[order[k] + 1]
+            counts[np.int64(text[start + depth]) + 1 if start + depth < stop else 0] += 1
+        at = low
+        for value in range(257):
+            count = counts[value]
+            counts[value] = at
+            if count and not value:
+                is_end[node] = True
+            elif count:
+                labels[n_nodes], lows[n_nodes] = value - 1, at
+                highs[n_nodes] = at + count
+                n_nodes += 1
+            at += count
+        for k in range(low, high):
+            start, stop = ends[order[k]], ends[order[k] + 1]
+            value = np.int64(text[start + depth]) + 1 if start + depth < stop else 0
+            moved[counts[value]] = order[k]
+            counts[value] += 1
+        order[low:high] = moved[low:high]
+        if is_end[node]:
+            ids[n_ids] = order[counts[0] - 1]
+            n_ids += 1
+        node += 1
+    first[n_nodes] = n_nodes
+    return (
+        labels[:n_nodes].copy(),
+        first[: n_nodes + 1].copy(),
+        is_end[:n_nodes].copy(),
+        ids[:n_ids].copy(),
+    )
+
+
+@inlined
+def _child(labels, low, high, byte):
+    """Node among some sorted ones to which a byte leads, or -1."""
+    while high - low > N_FEW:
         middle = (low + high) >> 1
-        if np.int64(text[ends[middle] + depth]) < byte:
-            low = middle + 1
+        if labels[middle] <= byte:
+            low = middle
         else:
             high = middle
-    return low
+    found = np.int64(-1)
+    while low < high:
+        if labels[low] == byte:
+            found = np.int64(low)
+            break
+        low += 1
+    return found
 
 
-@compiled
-def _narrow(text, ends, low, high, depth, byte):
-    """Bounds of the sorted pieces, out of some, that have a byte at a depth."""
-    if text[ends[low] + depth] != byte or text[ends[high - 1] + depth] != byte:
-        low = _bound(text, ends, low, high, depth, byte)
-        # A few pieces are left: they are counted one by one.
-        n = 0
-        while low + n < high and n < 8 and text[ends[low + n] + depth] == byte:
-            n += 1
-        high = low + n if n < 8 else _bound(text, ends, low, high, depth, byte + 1)
-    return low, high
-
-
-@compiled
-def _reach(node, at, length, number, score, total, scores, origins, numbers):
-    """Record a piece that leads from one position to another, if it is the best."""
-    stop = node + length
-    if origins[stop] < 0 or total + score > scores[stop]:
-        scores[stop] = total + score
-        origins[stop] = node
-        numbers[stop] = number
+@inlined
+def _rank(node, is_piece, ranks):
+    """Number of pieces that end before a node, or -1 if none ends at it."""
+    bits = is_piece[node >> 6]
+    shift = np.uint64(node & 63)
+    number = np.int64(-1)
+    if bits >> shift & np.uint64(1):
+        bits &= (np.uint64(1) << shift) - np.uint64(1)
+        bits -= bits >> np.uint64(1) & np.uint64(0x5555555555555555)
+        pairs = bits >> np.uint64(2) & np.uint64(0x3333333333333333)
+        bits = (bits & np.uint64(0x3333333333333333)) + pairs
+        bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+        count = bits * np.uint64(0x0101010101010101) >> np.uint64(56)
+        number = np.int64(ranks[node >> 6]) + np.int64(count)
+    return number
 
 
 @compiled
 def _search(
     sentence,
     n,
-    text,
-    ends,
-    piece_scores,
+    labels,
     first,
+    is_piece,
+    ranks,
+    piece_scores,
     unknown_score,
     scores,
     origins,
@@ -184,30 +318,21 @@ def _search(
         byte = np.int64(sentence[j])
         length = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
         total, is_known = scores[j], False
-        number = first[byte]
-        if number >= 0:
-            _reach(
-                j, j, 1, number, piece_scores[number], total, scores, origins, numbers
-            )
-            is_known = True
-        low = high = 0
-        if j + 1 < n:
-            pair = 256 + (byte << 8 | np.int64(sentence[j + 1]))
-            low, high = np.int64(first[pair]), np.int64(first[pair + 1])
-        depth = 2
-        while low < high:
-            if ends[low + 1] - ends[low] == depth:
-                score = piece_scores[low]
-                _reach(j, j, depth, low, score, total, scores, origins, numbers)
-                is_known = is_known or depth == length
-                low += 1
-            if low >= high or j + depth >= n:
+        node, at = np.int64(0), j
+        while at < n:
+            node = _child(labels, first[node], first[node + 1], sentence[at])
+            if node < 0:
                 break
-            byte = np.int64(sentence[j + depth])
-            low, high = _narrow(text, ends, low, high, depth, byte)
-            depth += 1
-        if not is_known:
-            _reach(j, j, length, -1, unknown_score, total, scores, origins, numbers)
+            at += 1
+            number = _rank(node, is_piece, ranks)
+            if number >= 0:
+                is_known = is_known or at - j == length
+                score = piece_scores[number] + total
+                if origins[at] < 0 or score > scores[at]:
+                    scores[at], origins[at], numbers[at] = score, j, number
+        at = j + length
+        if not is_known and (origins[at] < 0 or unknown_score + total > scores[at]):
+            scores[at], origins[at], numbers[at] = unknown_score + total, j, -1
         j += length
 
 
@@ -247,11 +372,12 @@ def segment_words(
     spans,
     folded,
     space,
-    text,
-    ends,
+    labels,
+    first,
+    is_piece,
+    ranks,
     piece_rows,
     piece_scores,
-    first,
     unknown_score,
     unknown_piece,
     unknown_row,
@@ -261,8 +387,7 @@ def segment_words(
 ):
     """Segment words into the pieces of the highest total score; returns their number.
 
-    Neighboring unknown characters are one token. ``first`` holds the numbers of the
-    pieces of one byte, then bounds of the pieces that begin with each pair of bytes.
+    Neighboring unknown characters are one token.
     """
     longest = 0
     for i in range(len(spans)):
@@ -278,10 +403,11 @@ def segment_words(
         _search(
             sentence,
             stop,
-            text,
-            ends,
-            piece_scores,
+            labels,
             first,
+            is_piece,
+            ranks,
+            piece_scores,
             unknown_score,
             scores,
             origins,
