@@ -28,11 +28,13 @@ from ensembles.embeddings.tokenization.patterns import (
     find_pattern,
     steps_of,
 )
+from ensembles.embeddings.tokenization.tokenizer_file import TokenizerFile
 from ensembles.embeddings.tokenization.unigram import (
     KEEP,
     PREPEND,
     REPLACE,
     FastUnigram,
+    Pieces,
     can_segment,
     pieces_of,
 )
@@ -64,14 +66,34 @@ class HuggingFaceTokenizer:
     vocabulary : mapping from token to row, or None
         Rows of the tokens in the vector table; other tokens get -1. None uses the
         token ids as rows.
+    unknown : int or None, default=None
+        Token id that gets -1 all the same, if ``vocabulary`` is None.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: Mapping[str, int] | None) -> None:
-        config = json.loads(tokenizer.to_str())
-        row_of = _rows_of_ids(config, vocabulary)
+    def __init__(
+        self,
+        tokenizer: Any,
+        vocabulary: Mapping[str, int] | None,
+        unknown: int | None = None,
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        if isinstance(tokenizer, TokenizerFile) and vocabulary is not None:
+            tokenizer = tokenizer.load()
+        pieces: Pieces | None = None
+        if isinstance(tokenizer, TokenizerFile):
+            config, pieces = tokenizer.copy_config(), tokenizer.take_pieces()
+            row_of = np.arange(tokenizer.n_ids, dtype=np.int32)
+        else:
+            config = json.loads(tokenizer.to_str())
+            if config["model"]["type"] == "Unigram" and config["model"]["vocab"]:
+                pieces = pieces_of(config["model"]["vocab"])
+            row_of = _rows_of_ids(config, vocabulary)
+        if vocabulary is None and unknown is not None:
+            row_of[unknown] = -1
         self.boundaries: BoundaryTable | PatternTable | None
         self.fast: Callable[[WordSpans], RaggedRows] | None
-        self._model = make_fast_model(config, row_of)
+        self._model = make_fast_model(config, pieces, row_of)
         if self._model is None:
             self.boundaries = find_boundaries(config)
             self.fast = make_fast_wordpiece(config, self.boundaries, row_of)
@@ -81,7 +103,7 @@ class HuggingFaceTokenizer:
             self.fast = self._model if is_pattern else None
             row_of = _shorten(config, row_of)
         self._row_of = row_of
-        self.tokenizer = type(tokenizer).from_str(json.dumps(config))
+        self.tokenizer = Tokenizer.from_str(json.dumps(config))
         self.tokenizer.encode_special_tokens = tokenizer.encode_special_tokens
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -152,7 +174,7 @@ def _rows_of_ids(
 
 
 def make_fast_model(
-    config: Mapping[str, Any], row_of: Int32
+    config: Mapping[str, Any], pieces: Pieces | None, row_of: Int32
 ) -> FastUnigram | FastBytePairs | None:
     """Build the compiled model of a Unigram or BPE tokenizer.
 
@@ -160,6 +182,8 @@ def make_fast_model(
     ----------
     config : mapping
         Contents of ``tokenizer.json``.
+    pieces : Pieces or None
+        Vocabulary of a Unigram tokenizer; None for others.
     row_of : ndarray of shape (n_ids,), int32
         Row of each token id; -1 for none.
 
@@ -171,8 +195,7 @@ def make_fast_model(
     model = config["model"]
     splitters = steps_of(config["pre_tokenizer"], "pretokenizers")
     last = splitters[-1] if splitters else {"type": None}
-    if model["type"] == "Unigram" and model["vocab"]:
-        pieces = pieces_of(model["vocab"])
+    if pieces is not None:
         if not can_segment(model, pieces):
             return None
         is_meta = last["type"] == "Metaspace"
