@@ -170,11 +170,15 @@ def _parse_rest(rest: bytes, pieces: Pieces) -> tuple[dict[str, Any], int]:
     if model.get("vocab") != MARK or model.get("type", "Unigram") != "Unigram":
         raise ValueError("it is not a Unigram model")
     unknown = model.get("unk_id")
-    if {*model} - {"type", "unk_id", "vocab", "byte_fallback"} or type(unknown) is not int:
+    if {*model} - {"type", "unk_id", "vocab", "byte_fallback"} or type(
+        unknown
+    ) is not int:
         raise ValueError("its model has other properties")
     one = {"type": "Unigram", "unk_id": 0, "vocab": [[MARK, 0.0]]}
     # The package itself checks all but the vocabulary, and fills in what is left out.
-    config = json.loads(Tokenizer.from_str(json.dumps({**original, "model": one})).to_str())
+    config = json.loads(
+        Tokenizer.from_str(json.dumps({**original, "model": one})).to_str()
+    )
     bytes_too = bool(model.get("byte_fallback", False))
     config["model"] = {"type": "Unigram", "unk_id": unknown, "vocab": []}
     config["model"]["byte_fallback"] = bytes_too

@@ -229,7 +229,9 @@ def build_trie(text, ends):
         counts[:] = 0
         for k in range(low, high):
             start, stop = ends[order[k]], ends[order[k] + 1]
-            counts[np.int64(text[start + depth]) + 1 if start + depth < stop else 0] += 1
+            counts[
+                np.int64(text[start + depth]) + 1 if start + depth < stop else 0
+            ] += 1
         at = low
         for value in range(257):
             count = counts[value]

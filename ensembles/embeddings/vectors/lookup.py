@@ -134,8 +134,10 @@ class VocabularyLookup:
         # Then the rows are the token ids, which need no lookup of each token.
         has_ids = backend is not None and backend is vectors.tokenizer
         has_ids = has_ids and isinstance(self.vocabulary, RowsByToken)
-        if not has_ids and is_subword and (
-            (token_id := unknown_id(backend)) is not None
+        if (
+            not has_ids
+            and is_subword
+            and ((token_id := unknown_id(backend)) is not None)
         ):
             # The unknown token has a vector, but does not count as a known token.
             token = backend.id_to_token(token_id)

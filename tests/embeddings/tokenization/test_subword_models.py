@@ -59,10 +59,16 @@ ALPHABET = st.one_of(
     st.sampled_from(["\0", "\x0b", "\x0c", "\x1c", "\x7f", "\x85", "\xa0", "\xad"]),
     st.sampled_from(["\u1680", "\u2028", "\u200b", "\u3000", "\u202f", "\u180e", "ſ"]),
     st.sampled_from(["é", "e\u0301", "İ", "ß", "＝", "≠", "=\u0338", "Ａ", "ﬁ", "ﷺ"]),
-    st.sampled_from(["👩\u200d🚀", "🇩🇪", "👍🏽", "\ufffd", "\ufeff", "\U00020000", "가", "각"]),
-    st.sampled_from(["\u0300", "\u0600", "\u0e33", "\u0d4e", "\uff9e", "\u1175", "½", "²"]),
+    st.sampled_from(
+        ["👩\u200d🚀", "🇩🇪", "👍🏽", "\ufffd", "\ufeff", "\U00020000", "가", "각"]
+    ),
+    st.sampled_from(
+        ["\u0300", "\u0600", "\u0e33", "\u0d4e", "\uff9e", "\u1175", "½", "²"]
+    ),
     st.sampled_from(["</s>", "<unk>", "<0x41>", "<s", "s>", "[X]", "new york", "ab"]),
-    st.sampled_from(["x" * 130, "é" * 90, "你" * 100, "ab " * 60, " " * 300, "z" * 1100]),
+    st.sampled_from(
+        ["x" * 130, "é" * 90, "你" * 100, "ab " * 60, " " * 300, "z" * 1100]
+    ),
     st.characters(exclude_categories=["Cs"]),
 )
 TEXT = st.lists(ALPHABET, max_size=10).map("".join)
@@ -305,3 +311,84 @@ def test_ids_are_those_of_the_tokenizer(
     expected = ids(tokenizer, texts)
     assert by_text(tokens(texts)) == expected  # words that are met
     assert by_text(tokens(texts)) == expected  # words that are known
+
+
+@pytest.mark.parametrize("name", ["unigram", "gpt-2", "llama 2", "unigram unsplit"])
+def test_words_of_any_length_are_tokenized(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    tokens = make_tokenizer(tokenizer, None)
+    rng = random.Random(0)
+    n = 300 if PLAIN else 20_000
+    letters = "".join(rng.choices("thecats", k=n))
+    texts = [letters, "the" * n, f"a </s> {letters}", "你好，世界" * (n // 4), "x" * n]
+    assert by_text(tokens(texts)) == ids(tokenizer, texts)
+
+
+@settings(max_examples=20 if PLAIN else 200)
+@given(st.text("thecats ", min_size=100, max_size=400))
+def test_a_priority_queue_merges_as_a_search_does(text: str) -> None:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokens = make_tokenizer(tokenizer, None)
+    assert by_text(tokens([text])) == ids(tokenizer, [text])
+
+
+@pytest.mark.parametrize(
+    "name", ["unigram nfkc", "llama 3", "llama 2", "unigram bytes"]
+)
+def test_a_copy_gives_the_same_rows(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    copy = pickle.loads(pickle.dumps(make_tokenizer(tokenizer, None)))
+    assert by_text(copy(CORPUS)) == ids(tokenizer, CORPUS)
+
+
+@pytest.mark.parametrize("name", ["unigram", "gpt-2", "llama 2"])
+def test_rows_of_a_vocabulary_stand_for_ids(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    rows = {t: 2 * n for n, t in enumerate(sorted(tokenizer.get_vocab())) if n % 5}
+    tokens = make_tokenizer(tokenizer, rows)
+    texts = [*CORPUS[:8], "the </s> cats"]
+    expected = [
+        [rows.get(tokenizer.id_to_token(number), -1) for number in numbers]
+        for numbers in ids(tokenizer, texts)
+    ]
+    assert by_text(tokens(texts)) == expected
+
+
+def test_an_unknown_token_may_have_no_row() -> None:
+    tokenizer = unigram()
+    tokens = make_tokenizer(tokenizer, None, unknown=0)
+    expected = [[n or -1 for n in row] for row in ids(tokenizer, ["the ☃ cats ☃☃"])]
+    assert expected[0].count(-1) == 2
+    assert by_text(tokens(["the ☃ cats ☃☃"])) == expected
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        [("<unk>", 0.0), ("☃<unk>", -1.0), ("a", -1.0)],  # unknown text that is a piece
+        [("<unk>", 0.0), ("☃☃", 30.0), ("a", 25.0)],  # two unknown characters win
+        [("", 0.0), ("a", -1.0)],
+    ],
+)
+def test_unknown_text_that_may_be_a_piece_is_left_to_the_tokenizer(
+    vocabulary: list[tuple[str, float]],
+) -> None:
+    tokenizer = Tokenizer(models.Unigram(vocabulary, 0, False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokens = make_tokenizer(tokenizer, None)
+    assert not isinstance(tokens, CachedTokenizer)
+    texts = ["☃<unk>", "☃☃", "a☃☃a", "☃"]
+    assert by_text(tokens(texts)) == ids(tokenizer, texts)
+
+
+def test_a_piece_that_is_there_twice_has_its_last_id() -> None:
+    vocabulary = [("<unk>", 0.0), ("a", -1.0), ("b", -2.0), ("a", -3.0), ("ab", -4.5)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, 0, False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokens = make_tokenizer(tokenizer, None)
+    texts = ["a b ab ba aab", "bab"]
+    assert by_text(tokens(texts)) == ids(tokenizer, texts)
