@@ -76,7 +76,7 @@ class TokenizerFile:
         return getattr(self.load(), name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.load().__reduce__()  # type: ignore[no-any-return]
+        return self.load().__reduce_ex__(2)  # type: ignore[no-any-return]
 
     def encode_batch_fast(self, *arguments: Any, **options: Any) -> Any:
         """Encode texts by the package tokenizers."""
@@ -176,9 +176,11 @@ def _parse_rest(rest: bytes, pieces: Pieces) -> tuple[dict[str, Any], int]:
         raise ValueError("its model has other properties")
     one = {"type": "Unigram", "unk_id": 0, "vocab": [[MARK, 0.0]]}
     # The package itself checks all but the vocabulary, and fills in what is left out.
-    config = json.loads(
-        Tokenizer.from_str(json.dumps({**original, "model": one})).to_str()
-    )
+    text = json.dumps({**original, "model": one})
+    try:
+        config = json.loads(Tokenizer.from_str(text).to_str())
+    except Exception as error:  # the Rust binding raises plain Exception
+        raise ValueError(str(error)) from None
     bytes_too = bool(model.get("byte_fallback", False))
     config["model"] = {"type": "Unigram", "unk_id": unknown, "vocab": []}
     config["model"]["byte_fallback"] = bytes_too

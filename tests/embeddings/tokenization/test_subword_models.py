@@ -24,8 +24,7 @@ from ensembles.embeddings.tokenization.cached_tokenizer import Tokenizer as Toke
 from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
 
 pytest.importorskip("tokenizers")
-from tokenizers import (  # noqa: E402
-    AddedToken,
+from tokenizers import (
     Regex,
     Tokenizer,
     models,
