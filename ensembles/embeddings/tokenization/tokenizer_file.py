@@ -76,7 +76,7 @@ class TokenizerFile:
         return getattr(self.load(), name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.load().__reduce_ex__(2)  # type: ignore[no-any-return]
+        return _from_content, (self._data[:],)
 
     def encode_batch_fast(self, *arguments: Any, **options: Any) -> Any:
         """Encode texts by the package tokenizers."""
@@ -84,10 +84,8 @@ class TokenizerFile:
 
     def load(self) -> Any:
         """The tokenizer of the package tokenizers."""
-        from tokenizers import Tokenizer
-
         if self._loaded is None:
-            self._loaded = Tokenizer.from_buffer(self._data[:])
+            self._loaded = _from_content(self._data[:])
             self._forget()
         return self._loaded
 
@@ -107,6 +105,12 @@ class TokenizerFile:
         """Let the system take back the memory of the file's content."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._data.madvise(mmap.MADV_DONTNEED)
+
+
+def _from_content(content: bytes) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_buffer(content)
 
 
 def _read_pieces(data: mmap.mmap) -> tuple[Pieces, int, int]:
