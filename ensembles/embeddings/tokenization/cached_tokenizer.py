@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from ensembles.embeddings.tokenization.texts import (
     Bytes,
     Int64,
     TextBatch,
+    Utf8Texts,
     as_batches,
     decode_utf8,
     encode_utf8,
@@ -132,6 +133,30 @@ def to_offsets(lengths: Int64) -> Int64:
     return offsets
 
 
+class Found(NamedTuple):
+    """Words of texts that were looked up in a table, see `find_words`.
+
+    Attributes
+    ----------
+    buffer : ndarray of shape (n_bytes,), uint8
+        UTF-8 of the texts, to which the spans of misses refer.
+    n_missed : int
+        Number of words that the table lacks.
+    n_rows : int
+        Number of rows of the words in the table.
+    rows : ndarray of int32
+        Rows of all words if none is missing.
+    notes : ndarray of int64
+        Offsets of the rows, or with misses the notes of `find_words`.
+    """
+
+    buffer: Bytes
+    n_missed: int
+    n_rows: int
+    rows: Int32
+    notes: Int64
+
+
 class BoundaryTable(NamedTuple):
     """Characters at which a tokenizer splits every text, regardless of context.
 
@@ -154,6 +179,23 @@ class BoundaryTable(NamedTuple):
     begins: NDArray[np.bool_]
     special: Bytes
     special_ends: Int64
+
+    def find(self, texts: Utf8Texts, table: WordTable) -> Found:
+        """Split texts and look their words up.
+
+        Parameters
+        ----------
+        texts : Utf8Texts
+            Texts with int64 offsets.
+        table : WordTable
+            Known words.
+
+        Returns
+        -------
+        Found
+            The words.
+        """
+        return Found(texts.buffer, *find_words(*texts, *self, *table[:5]))
 
 
 def boundary_table(
@@ -187,11 +229,29 @@ def boundary_table(
     folded = np.arange(256, dtype=np.uint8)
     if fold:
         folded[65:91] += 32
+    return BoundaryTable(kinds, folded, *special_table(special_tokens))
+
+
+def special_table(
+    special_tokens: Sequence[str],
+) -> tuple[NDArray[np.bool_], Bytes, Int64]:
+    """Build the tables by which texts with special tokens are recognized.
+
+    Parameters
+    ----------
+    special_tokens : sequence of str
+        The tokens.
+
+    Returns
+    -------
+    begins, special, special_ends : ndarray
+        As in `BoundaryTable`.
+    """
     special = [token.encode() for token in special_tokens if token]
     begins = np.zeros(256, np.bool_)
     begins[[token[0] for token in special]] = True
     ends = to_offsets(np.array([len(token) for token in special], np.int64))
-    return BoundaryTable(kinds, folded, begins, join_words(special).buffer, ends)
+    return begins, join_words(special).buffer, ends
 
 
 class WordSpans(NamedTuple):
@@ -261,8 +321,25 @@ def empty_table(n_words: int, n_bytes: int, n_pieces: int) -> WordTable:
 def word_table(words: Sequence[bytes], rows: Int32) -> WordTable:
     """Hash table of words with one row each."""
     spans = join_words(words)
+    ragged = RaggedRows(rows, np.arange(len(words) + 1))
     table = empty_table(max(1, len(words)), spans.buffer.size, rows.size)
-    return table.with_words(spans, RaggedRows(rows, np.arange(len(words) + 1)))
+    added = table.with_words(spans, ragged)
+    # A word that finds no free slot nearby needs a larger table.
+    while added.n_words < len(words) and table.slots.size < 64 * len(words):
+        table = table._replace(slots=np.zeros(2 * table.slots.size, np.uint64))
+        added = table.with_words(spans, ragged)
+    return added
+
+
+class Splitter(Protocol):
+    """Splits texts into words: `BoundaryTable` or `PatternTable`."""
+
+    @property
+    def folded(self) -> Bytes:
+        """Case folding of bytes."""
+
+    def find(self, texts: Utf8Texts, table: WordTable) -> Found:
+        """Split texts and look their words up."""
 
 
 class CachedTokenizer(Tokenizer):
@@ -278,11 +355,12 @@ class CachedTokenizer(Tokenizer):
     ----------
     resolve : callable
         Tokenizes a list of str; returns `RaggedRows`.
-    boundaries : BoundaryTable
-        Characters at which texts are split into words.
+    boundaries : BoundaryTable or PatternTable
+        Characters or pattern by which texts are split into words.
     fast : callable or None, default=None
-        Compiled equivalent of ``resolve`` for words of ASCII letters and digits. None
-        passes those to ``resolve`` too.
+        Compiled equivalent of ``resolve`` for words of ASCII letters and digits, or for
+        words that the pattern marks as not normalized. None passes those to ``resolve``
+        too.
     max_words : int, default=MAX_WORDS
         Capacity in words; further words are tokenized every time.
     """
@@ -290,7 +368,7 @@ class CachedTokenizer(Tokenizer):
     def __init__(
         self,
         resolve: Resolve,
-        boundaries: BoundaryTable,
+        boundaries: Splitter,
         fast: Callable[[WordSpans], RaggedRows] | None = None,
         *,
         max_words: int = MAX_WORDS,
@@ -324,13 +402,11 @@ class CachedTokenizer(Tokenizer):
         if not count:
             return RaggedRows(np.empty(0, np.int32), np.zeros(1, np.int64))
         texts, table = encode_utf8(batch, first), self._table
-        n_missed, n_rows, rows, notes = find_words(
-            *texts, *self._boundaries, *table[:5]
-        )
+        buffer, n_missed, n_rows, rows, notes = self._boundaries.find(texts, table)
         if not n_missed:
             return RaggedRows(rows, notes)
         _, ends, numbers, misses = split_notes(notes, count)
-        order, resolved = self._resolve_misses(texts.buffer, misses[:n_missed])
+        order, resolved = self._resolve_misses(buffer, misses[:n_missed])
         n_rows += int(np.diff(resolved.offsets)[order].sum())
         rows, offsets = np.empty(n_rows, np.int32), np.empty(count + 1, np.int64)
         gather_rows(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from ensembles.embeddings.tokenization.byte_pairs import FastBytePairs, can_merge
 from ensembles.embeddings.tokenization.cached_tokenizer import (
     BoundaryTable,
     Int32,
@@ -17,8 +18,25 @@ from ensembles.embeddings.tokenization.cached_tokenizer import (
     WordSpans,
     WordTable,
     boundary_table,
+    concatenate,
+    join_words,
     to_offsets,
     word_table,
+)
+from ensembles.embeddings.tokenization.patterns import (
+    PatternTable,
+    find_pattern,
+    steps_of,
+)
+from ensembles.embeddings.tokenization.tokenizer_file import TokenizerFile
+from ensembles.embeddings.tokenization.unigram import (
+    KEEP,
+    PREPEND,
+    REPLACE,
+    FastUnigram,
+    Pieces,
+    can_segment,
+    pieces_of,
 )
 from ensembles.embeddings.tokenization.word_loops import split_into_pieces
 
@@ -38,6 +56,9 @@ LATER_SPLITTERS = {*SPLITTERS, "Punctuation", "Digits"}
 class HuggingFaceTokenizer:
     """Rows of subword tokens, without special tokens, truncation or padding.
 
+    The model of Unigram and BPE tokenizers is compiled; the package tokenizers then
+    only normalizes and splits texts, and its tables of the vocabulary are not kept.
+
     Parameters
     ----------
     tokenizer : tokenizers.Tokenizer
@@ -45,26 +66,51 @@ class HuggingFaceTokenizer:
     vocabulary : mapping from token to row, or None
         Rows of the tokens in the vector table; other tokens get -1. None uses the
         token ids as rows.
+    unknown : int or None, default=None
+        Token id that gets -1 all the same, if ``vocabulary`` is None.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: Mapping[str, int] | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        vocabulary: Mapping[str, int] | None,
+        unknown: int | None = None,
+    ) -> None:
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        if isinstance(tokenizer, TokenizerFile) and vocabulary is not None:
+            tokenizer = tokenizer.load()
+        pieces: Pieces | None = None
+        if isinstance(tokenizer, TokenizerFile):
+            config, pieces = tokenizer.copy_config(), tokenizer.take_pieces()
+            row_of = np.arange(tokenizer.n_ids, dtype=np.int32)
+        else:
+            config = json.loads(tokenizer.to_str())
+            if config["model"]["type"] == "Unigram" and config["model"]["vocab"]:
+                pieces = pieces_of(config["model"]["vocab"])
+            row_of = _rows_of_ids(config, vocabulary)
+        if vocabulary is None and unknown is not None:
+            row_of[unknown] = -1
+        self.boundaries: BoundaryTable | PatternTable | None
+        self.fast: Callable[[WordSpans], RaggedRows] | None
+        self._model = make_fast_model(config, pieces, row_of)
+        if self._model is None:
+            self.boundaries = find_boundaries(config)
+            self.fast = make_fast_wordpiece(config, self.boundaries, row_of)
+        else:
+            self.boundaries = find_pattern(config) or find_boundaries(config)
+            is_pattern = isinstance(self.boundaries, PatternTable)
+            self.fast = self._model if is_pattern else None
+            row_of = _shorten(config, row_of)
+        self._row_of = row_of
+        self.tokenizer = Tokenizer.from_str(json.dumps(config))
         self.tokenizer.encode_special_tokens = tokenizer.encode_special_tokens
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        ids = self.tokenizer.get_vocab(with_added_tokens=True)
-        n_ids = max(ids.values(), default=-1) + 1
-        self._row_of = np.full(n_ids, -1, np.int32)
-        for piece, number in ids.items():
-            row = number if vocabulary is None else vocabulary.get(piece, -1)
-            self._row_of[number] = row
-        config = json.loads(self.tokenizer.to_str())
-        self.boundaries = find_boundaries(config)
-        self.fast = make_fast_wordpiece(config, self.boundaries, self._row_of)
 
     def __call__(self, texts: list[str]) -> RaggedRows:
+        if self._model is not None:
+            return self._tokenize(texts, self._model)
         try:
             encodings = self.tokenizer.encode_batch_fast(
                 texts, add_special_tokens=False
@@ -80,6 +126,103 @@ class HuggingFaceTokenizer:
         )
         ids = np.fromiter(chain.from_iterable(ids_by_text), np.int64, offsets[-1])
         return RaggedRows(self._row_of[ids], offsets)
+
+    def _tokenize(
+        self, texts: list[str], model: FastUnigram | FastBytePairs
+    ) -> RaggedRows:
+        """Tokenize by the compiled model the parts into which texts are split."""
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        numbers: dict[bytes, int] = {}
+        order: list[int] = []
+        n_parts = np.empty(len(texts), np.int64)
+        for index, encoding in enumerate(encodings):
+            n_before = len(order)
+            for number, part in zip(encoding.ids, encoding.tokens, strict=True):
+                if number:  # an added token
+                    order.append(-number)
+                else:
+                    order.append(numbers.setdefault(model.encode(part), len(numbers)))
+            n_parts[index] = len(order) - n_before
+        parts = concatenate(
+            [
+                model.segment(join_words(list(numbers))),
+                RaggedRows(self._row_of, np.arange(self._row_of.size + 1)),
+            ]
+        )
+        where = np.array(order, np.int64)
+        where = np.where(where < 0, len(numbers) - where, where)
+        counts = np.diff(parts.offsets)[where]
+        ends = to_offsets(counts)
+        shifts = np.repeat(parts.offsets[where] - ends[:-1], counts)
+        rows = parts.rows[shifts + np.arange(ends[-1])]
+        return RaggedRows(rows, ends[to_offsets(n_parts)])
+
+
+def _rows_of_ids(
+    config: Mapping[str, Any], vocabulary: Mapping[str, int] | None
+) -> Int32:
+    """Row of each token id; -1 for none."""
+    pieces = config["model"]["vocab"]
+    if not isinstance(pieces, dict):
+        pieces = {piece: number for number, (piece, _) in enumerate(pieces)}
+    ids = {token["content"]: token["id"] for token in config["added_tokens"]}
+    row_of = np.full(max(chain(pieces.values(), ids.values()), default=-1) + 1, -1)
+    for piece, number in chain(pieces.items(), ids.items()):
+        row = number if vocabulary is None else vocabulary.get(piece, -1)
+        row_of[number] = row
+    return row_of.astype(np.int32)
+
+
+def make_fast_model(
+    config: Mapping[str, Any], pieces: Pieces | None, row_of: Int32
+) -> FastUnigram | FastBytePairs | None:
+    """Build the compiled model of a Unigram or BPE tokenizer.
+
+    Parameters
+    ----------
+    config : mapping
+        Contents of ``tokenizer.json``.
+    pieces : Pieces or None
+        Vocabulary of a Unigram tokenizer; None for others.
+    row_of : ndarray of shape (n_ids,), int32
+        Row of each token id; -1 for none.
+
+    Returns
+    -------
+    FastUnigram, FastBytePairs or None
+        None if the compiled model may differ from the original.
+    """
+    model = config["model"]
+    splitters = steps_of(config["pre_tokenizer"], "pretokenizers")
+    last = splitters[-1] if splitters else {"type": None}
+    if pieces is not None:
+        if not can_segment(model, pieces):
+            return None
+        is_meta = last["type"] == "Metaspace"
+        space = PREPEND if is_meta and last["prepend_scheme"] != "never" else REPLACE
+        return FastUnigram(model, pieces, row_of, space if is_meta else KEEP)
+    is_byte_level = last["type"] == "ByteLevel"
+    if not can_merge(model, is_byte_level):
+        return None
+    # Otherwise a space is only put before the text.
+    adds_space = is_byte_level and last["add_prefix_space"] and not last["use_regex"]
+    return FastBytePairs(model, row_of, is_byte_level, adds_space=adds_space)
+
+
+def _shorten(config: dict[str, Any], row_of: Int32) -> Int32:
+    """Replace the model by one that returns the parts of a text as they are.
+
+    Returns the row of each token id that is left: 0 for a part, then the added tokens.
+    """
+    # The unknown token of this Unigram model is each part as a whole.
+    name = "\ue000part"
+    config["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[name, 0.0]]}
+    config["post_processor"] = None
+    rows = [-1]
+    for number, token in enumerate(config["added_tokens"], 1):
+        rows.append(int(row_of[token["id"]]))
+        token["id"] = number
+    return np.array(rows, np.int32)
 
 
 def find_boundaries(config: Mapping[str, Any]) -> BoundaryTable | None:
@@ -101,9 +244,9 @@ def find_boundaries(config: Mapping[str, Any]) -> BoundaryTable | None:
     BoundaryTable or None
         None if no such characters are known.
     """
-    normalizers = _steps(config["normalizer"], "normalizers")
+    normalizers = steps_of(config["normalizer"], "normalizers")
     splitters = [
-        step["type"] for step in _steps(config["pre_tokenizer"], "pretokenizers")
+        step["type"] for step in steps_of(config["pre_tokenizer"], "pretokenizers")
     ]
     kinds = {step["type"] for step in normalizers}
     added = config["added_tokens"]
@@ -134,14 +277,6 @@ def find_boundaries(config: Mapping[str, Any]) -> BoundaryTable | None:
     return boundary_table(SPACES, signs, fold=fold, special_tokens=special_tokens)
 
 
-def _steps(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    if step is None:
-        return []
-    if step["type"] != "Sequence":
-        return [step]
-    return [part for inner in step[name] for part in _steps(inner, name)]
-
-
 def make_fast_wordpiece(
     config: Mapping[str, Any], boundaries: BoundaryTable | None, row_of: Int32
 ) -> FastWordPiece | None:
@@ -163,11 +298,11 @@ def make_fast_wordpiece(
     """
     model = config["model"]
     splitters = {
-        step["type"] for step in _steps(config["pre_tokenizer"], "pretokenizers")
+        step["type"] for step in steps_of(config["pre_tokenizer"], "pretokenizers")
     }
     lowers = any(
         step["type"] == "Lowercase" or step.get("lowercase")
-        for step in _steps(config["normalizer"], "normalizers")
+        for step in steps_of(config["normalizer"], "normalizers")
     )
     if boundaries is None or model["type"] != "WordPiece" or not splitters <= SPLITTERS:
         return None

@@ -115,6 +115,7 @@ def make_tokenizer(
     vocabulary: Mapping[str, int] | None,
     *,
     lowercase: bool = False,
+    unknown: int | None = None,
 ) -> Tokenizer:
     r"""Create a tokenizer that maps texts to rows of a vector table.
 
@@ -139,6 +140,8 @@ def make_tokenizer(
         the token ids as rows.
     lowercase : bool, default=False
         Whether to lowercase words before the lookup.
+    unknown : int or None, default=None
+        Token id that gets -1 all the same if ``vocabulary`` is None.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def make_tokenizer(
                 "lowercase must be False with a Hugging Face tokenizer; its own "
                 "normalizer decides whether it lowercases"
             )
-        subwords = HuggingFaceTokenizer(backend, vocabulary)
+        subwords = HuggingFaceTokenizer(backend, vocabulary, unknown)
         if subwords.boundaries is None:
             return Tokenizer(subwords)
         return CachedTokenizer(subwords, subwords.boundaries, subwords.fast)

@@ -98,9 +98,9 @@ def add_words(
 ):
     """Add new words; returns the numbers of words, bytes and rows in the table.
 
-    Bytes and rows are appended to ``text`` and ``pieces``. A word is skipped if it
-    needs more than `PROBES` slots, does not fit in the arrays, or matches a word of the
-    table in hash, tail and length.
+    Bytes and rows are appended to ``text`` and ``pieces``. A word is skipped if it is
+    longer than 255 bytes, needs more than `PROBES` slots, does not fit in the arrays,
+    or matches a word of the table in hash, tail and length.
     """
     for i in range(len(spans)):
         start, stop = spans[i, 0], spans[i, 1]
@@ -109,6 +109,7 @@ def add_words(
         at = -1 if number >= 0 else _free(hashed, slots)
         count = row_ends[i + 1] - row_ends[i]
         fits = n_words < len(words) and n_bytes + stop - start <= text.size
+        fits = fits and stop - start <= 255
         if at < 0 or not fits or n_pieces + count > pieces.size:
             continue
         words[n_words, TAIL] = np.int64(tail)

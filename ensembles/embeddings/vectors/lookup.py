@@ -28,7 +28,7 @@ from ensembles.embeddings.tokenization.tokenizer import (
     word_finder,
 )
 from ensembles.embeddings.vectors.model_directory import unknown_id
-from ensembles.embeddings.vectors.word_vectors import WordVectors
+from ensembles.embeddings.vectors.word_vectors import RowsByToken, WordVectors
 from ensembles.parallel import chunks
 
 BLOCK = 4096  # texts in a block
@@ -135,14 +135,24 @@ class VocabularyLookup:
         self.vocabulary: Mapping[str, int] = vectors.vocabulary
         if self.tokenizer is None or isinstance(self.tokenizer, str):
             self.vocabulary = _with_nfc_forms(self.vocabulary)
-        if is_subword and (token_id := unknown_id(backend)) is not None:
+        # Then the rows are the token ids, which need no lookup of each token.
+        has_ids = backend is not None and backend is vectors.tokenizer
+        has_ids = has_ids and isinstance(self.vocabulary, RowsByToken)
+        if (
+            not has_ids
+            and is_subword
+            and ((token_id := unknown_id(backend)) is not None)
+        ):
             # The unknown token has a vector, but does not count as a known token.
             token = backend.id_to_token(token_id)
             if token in self.vocabulary:
                 known = self.vocabulary.items()
                 self.vocabulary = {t: row for t, row in known if t != token}
         self.row_tokenizer = make_tokenizer(
-            self.tokenizer, self.vocabulary, lowercase=self.lowercase
+            self.tokenizer,
+            None if has_ids else self.vocabulary,
+            lowercase=self.lowercase,
+            unknown=vectors.unk_index if has_ids else None,
         )
         if vectors.phrases is not None:
             if unknown != "skip":

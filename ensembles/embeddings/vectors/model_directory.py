@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import INSTALL, check_regular
 from ensembles.embeddings.tokenization.phrases import check_pairs
+from ensembles.embeddings.tokenization.tokenizer_file import TokenizerFile
 from ensembles.embeddings.vectors.safetensors import map_tensors
 from ensembles.embeddings.vectors.vector_table import (
     Matrix,
@@ -169,6 +171,8 @@ def read_tokenizer(folder: Path) -> Any:
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     check_regular(path)
+    with suppress(KeyError, TypeError, ValueError):
+        return TokenizerFile(path)
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust binding raises plain Exception
@@ -403,6 +407,8 @@ def with_tokenizer(
 def _check_ids(tokens: TokensById, source: str) -> None:
     """Raise a ValueError if a token of the tokenizer has no row in the table."""
     tokenizer, n_rows = tokens.tokenizer, len(tokens)
+    if isinstance(tokenizer, TokenizerFile) and tokenizer.n_ids <= n_rows:
+        return
     token_of = tokenizer.id_to_token
     n_found = sum(token_of(number) is not None for number in range(n_rows))
     if n_found == tokenizer.get_vocab_size(with_added_tokens=True):
@@ -418,6 +424,8 @@ def _check_ids(tokens: TokensById, source: str) -> None:
 
 def unknown_id(tokenizer: Any) -> int | None:
     """Id of the unknown token of a tokenizer; None if there is none."""
+    if isinstance(tokenizer, TokenizerFile):
+        return tokenizer.unknown_id
     model = tokenizer.model
     if hasattr(model, "unk_token"):
         unknown = model.unk_token
