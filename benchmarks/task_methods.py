@@ -87,10 +87,9 @@ def merges(
     """Accuracies of the base, of the members, of their merges and of ensembles."""
     states = [members.by_task[task.name] for task in evaluation.tasks]
     yield Merged("base", evaluation.accuracies(members.base))
-    own = [evaluation.accuracies(state) for state in states]
-    yield Merged("fine-tuned", [row[index] for index, row in enumerate(own)])
+    yield Merged("fine-tuned", own(states, evaluation))
     if "magnitude_prune" in RULES:
-        yield Merged(TRIMMED, trimmed(members.base, states, evaluation))
+        yield Merged(TRIMMED, own(trimmed(members.base, states), evaluation))
     best = max(states, key=lambda s: np.mean(evaluation.accuracies(s, "validation")))
     yield Merged("best single model", evaluation.accuracies(best))
     yield Merged("multi-task training", evaluation.accuracies(members.multi_task))
@@ -101,13 +100,16 @@ def merges(
             yield merged(name, method, members.base, states, evaluation, data)
 
 
-def trimmed(
-    base: State, states: Sequence[State], evaluation: Evaluation
-) -> list[float]:
-    """Accuracy of each fine-tuned model with 20 % of its changes, as TIES keeps."""
+def own(states: Sequence[State], evaluation: Evaluation) -> list[float]:
+    """Accuracy of each model on the task that it was fine-tuned on."""
+    pairs = zip(states, evaluation.tasks, strict=True)
+    return [evaluation.accuracy(state, task) for state, task in pairs]
+
+
+def trimmed(base: State, states: Sequence[State]) -> list[State]:
+    """Fine-tuned models with 20 % of their changes, as TIES keeps."""
     options = {"rule": "magnitude_prune", "rule_params": {"density": 0.2}}
-    pruned = [average([state], base=base, **options) for state in states]
-    return [evaluation.accuracies(state)[i] for i, state in enumerate(pruned)]
+    return [average([state], base=base, **options) for state in states]
 
 
 def merged(
@@ -132,12 +134,20 @@ def merged(
             options["moments"] = data.moments(method.moments)
         return average(states, rule=method.rule, rule_params=params, **options)
 
-    best = max(
-        method.values,
-        key=lambda value: np.mean(evaluation.accuracies(merge(value), "validation")),
-        default=None,
-    )
+    # `scale` multiplies the difference to the base in each rule that has it.
+    unscaled = merge(1.0) if method.tried == "scale" else None
+
+    def score(value: float) -> float:
+        state = scaled(unscaled, base, value) if unscaled else merge(value)
+        return float(np.mean(evaluation.accuracies(state, "validation")))
+
+    best = max(method.values, key=score, default=None)
     return Merged(name, evaluation.accuracies(merge(best)), best)
+
+
+def scaled(state: State, base: State, scale: float) -> State:
+    """Parameters whose difference to the base is multiplied."""
+    return {name: base[name].lerp(tensor, scale) for name, tensor in state.items()}
 
 
 class Data:

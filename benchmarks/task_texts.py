@@ -17,7 +17,7 @@ from task_training import MASK, Part, Settings, Task
 from torch import Tensor, nn
 
 SETTINGS = Settings(250, 1e-4, batch_size=16, n_shared_steps=1200)
-SIZES = (2000, 250, 500)  # texts to train, to choose parameters, to report
+SIZES = (2000, 125, 500)  # texts to train, to choose parameters, to report
 QUICK = Settings(5, 1e-4, n_shared_steps=10)
 QUICK_SIZES = (500, 40, 40)
 MAX_TOKENS = 40
@@ -42,10 +42,11 @@ class Encoder(nn.Module):
         self.model.embeddings.requires_grad_(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Features of texts."""
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        """Features of texts, by products of matrices in bfloat16."""
+        with torch.autocast("cpu", torch.bfloat16):
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask)
         shares = attention_mask / attention_mask.sum(1, keepdim=True)
-        return torch.einsum("btd,bt->bd", output.last_hidden_state, shares)
+        return torch.einsum("btd,bt->bd", output.last_hidden_state.float(), shares)
 
 
 def make(

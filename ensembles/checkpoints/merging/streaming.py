@@ -152,7 +152,7 @@ def stream_plan(
     targets = sorted(plan.targets, key=lambda t: t.action != "resolve_integers")
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
     n_threads = plan.threads if n_bytes >= FEW else 1
-    prepare_loops(sum(target.size * len(target.sources) for target in targets))
+    prepare_loops(sum(map(_n_combined, targets)))
     streamer = _Streamer(plan, sinks, n_threads, progress)
     jobs: list[_Job] = []
     combined: list[_Combined] = []
@@ -192,12 +192,22 @@ def rule_states(plan: Plan, progress: Progress) -> dict[str, Any]:
     """
     targets = [target for target in plan.targets if target.action == "combine"]
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
-    prepare_loops(sum(target.size * len(target.sources) for target in targets))
+    prepare_loops(sum(map(_n_combined, targets)))
     streamer = _Streamer(plan, {}, plan.threads if n_bytes >= FEW else 1, progress)
     streamer.compute_states(targets)
     for source in {tensor.source for target in targets for tensor in target.sources}:
         source.check_unchanged()
     return streamer.states
+
+
+def _n_combined(target: TensorPlan) -> int:
+    """Elements that loops read; most rules copy a single member."""
+    return target.size * len(target.sources) if len(target.sources) > 1 else 0
+
+
+def _is_copied(target: TensorPlan) -> bool:
+    """Whether a tensor of the result has the bytes of the first member's."""
+    return target.action == "copy" and target.sources[0].dtype == target.dtype
 
 
 def _groups(
@@ -338,7 +348,8 @@ class _Streamer:
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
         ]
-        digests.append(BlockDigest(has_crc=False))  # of the result
+        if not _is_copied(target):
+            digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
             block = buffers.read(target, start, stop)
@@ -364,15 +375,15 @@ class _Streamer:
             # Checked before it is written, while it is still in the CPU caches.
             is_finite &= not (is_float(out.dtype) and has_nonfinite(out))
             sources = block.sources
-            for block_digest, array in zip(digests, [*sources, out], strict=True):
+            for block_digest, array in zip(digests, [*sources, out], strict=False):
                 block_digest.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
             self._report(sources)
-        return _Combined(
-            [block_digest.close() for block_digest in digests],
-            [block_digest.crc for block_digest in digests[:-1]],
-            is_finite,
-        )
+        blocks = [block_digest.close() for block_digest in digests]
+        crcs = [block_digest.crc for block_digest in digests[: len(target.sources)]]
+        if _is_copied(target):
+            blocks.append(blocks[0])
+        return _Combined(blocks, crcs, is_finite)
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         plan = self.plan
