@@ -18,7 +18,7 @@ COVERED := --cov --cov-report= --cov-fail-under=0
 # Tests that compiled loops run under as plain Python, where coverage can see them.
 KERNEL_TESTS := tests/kernels/test_kernels.py tests/kernels/task_vectors \
 	tests/kernels/test_ranking.py tests/kernels/test_low_rank.py tests/kernels/test_pairs.py tests/predictions/metrics/test_scoring_loops.py \
-	tests/embeddings/tokenization/test_tokenizer.py tests/embeddings/pooling/test_engine.py \
+	tests/embeddings/tokenization/test_tokenizer.py tests/embeddings/pooling/test_engine.py tests/embeddings/distillation/test_ridge.py \
 	tests/embeddings/vectors/test_text.py tests/embeddings/vectors/test_binary.py \
 	tests/predictions/thresholds/test_sweep.py tests/predictions/forecasts/test_pools.py
 

@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"_typing", "permissions"},
     {"registry", "parallel", "atomic_io", "regular_files"},
-    {"dtypes", "weights", "_sklearn", "bootstrap", "file_signatures"},
+    {
+        "dtypes",
+        "weights",
+        "_sklearn",
+        "bootstrap",
+        "file_signatures",
+        "rank_correlation",
+    },
     {"kernels"},
     {"selection", "rules"},
     {"predictions", "checkpoints", "embeddings"},

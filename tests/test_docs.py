@@ -309,6 +309,8 @@ def folder(
     rows = [f"{w} {' '.join(map(str, v))}" for w, v in zip(words, vectors, strict=True)]
     (tmp_path / "glove.txt").write_text("\n".join(rows) + "\n")
     texts = ["the film was good", "a bad film", "the cat sat", "a dog lay down"]
+    for name in ("mine.txt", "queries.txt"):
+        (tmp_path / name).write_text("\n".join(texts) + "\n")
     table = ["id,body", *(f"{n},{text}" for n, text in enumerate(texts))]
     (tmp_path / "reviews.csv").write_text("\n".join(table) + "\n")
     pairs = [f"{texts[n]},{texts[m]}" for n in range(4) for m in range(n)]

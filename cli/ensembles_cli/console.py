@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -51,44 +52,87 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def bar(label: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    """Progress bar of bytes read, on stderr if it is a terminal.
+def bar(
+    label: str, total: int | None, *, counts_bytes: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Progress bar, on stderr if it is a terminal.
 
     Parameters
     ----------
     label : str
         Label of the bar.
-    n_bytes : int or None
-        Total number of bytes; None if unknown.
+    total : int or None
+        Total number of bytes, or of other units; None if unknown.
+    counts_bytes : bool, default=True
+        Whether the units are bytes, which are shown with their speed.
 
     Yields
     ------
     callable (int)
-        Advances the bar by a number of bytes.
+        Advances the bar by a number of units.
     """
     if not sys.stderr.isatty():
-        yield lambda n_read: None
+        yield lambda n_done: None
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
+    by_bytes = [DownloadColumn(), TransferSpeedColumn()]
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *(by_bytes if counts_bytes else [TaskProgressColumn()]),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=n_bytes)
-        yield lambda n_read: progress.advance(task, n_read)
+        task = progress.add_task(label, total=total)
+        yield lambda n_done: progress.advance(task, n_done)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars of the stages of a task, on stderr if it is a terminal.
+
+    Yields
+    ------
+    callable (str, int, int)
+        Sets the number of finished steps of a stage and their total.
+    """
+    if not sys.stderr.isatty():
+        yield lambda stage, n_done, n_steps: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, n_done: int, n_steps: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=n_steps)
+            progress.update(tasks[stage], completed=n_done)
+
+        yield show
 
 
 def size(n_bytes: int) -> str:

@@ -21,8 +21,10 @@ COMMANDS = {
     "blend": "ensembles_cli.blend",
     "compare": "ensembles_cli.comparison.compare",
     "convert": "ensembles_cli.convert",
+    "dedup": "ensembles_cli.embeddings.dedup",
     "demo": "ensembles_cli.demo.command",
     "diff": "ensembles_cli.inspection.diff",
+    "distill": "ensembles_cli.embeddings.distill",
     "embed": "ensembles_cli.embeddings.embed",
     "evaluate": "ensembles_cli.embeddings.evaluate",
     "inspect": "ensembles_cli.inspection.inspect",
@@ -32,6 +34,7 @@ COMMANDS = {
     "rules": "ensembles_cli.listing.rules",
     "runs": "ensembles_cli.listing.runs",
     "schedules": "ensembles_cli.listing.schedules",
+    "search": "ensembles_cli.embeddings.search",
     "selections": "ensembles_cli.listing.selections",
     "similar": "ensembles_cli.embeddings.similar",
     "soup": "ensembles_cli.soup",
@@ -47,6 +50,8 @@ ALIASES = {
     **dict.fromkeys(("encode", "vectorize"), "embed"),
     **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
     **dict.fromkeys(("similarity", "cosine"), "similar"),
+    **dict.fromkeys(("find", "query", "retrieve"), "search"),
+    **dict.fromkeys(("deduplicate", "semdedup", "unique"), "dedup"),
     **dict.fromkeys(("comparison", "benchmark", "leaderboard"), "compare"),
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score"), "evaluate"),
@@ -120,8 +125,10 @@ SUMMARIES = {
     "blend": "Blend prediction files, with weights learned from a target.",
     "compare": "Compare models with their averages: scores, gains and costs.",
     "convert": "Convert a checkpoint to another format, dtype or shard size.",
+    "dedup": "Remove equal and similar texts from a file.",
     "demo": "Train two small models, and average their checkpoints.",
     "diff": "Compare two checkpoints, tensor by tensor.",
+    "distill": "Distill sentence encoders into averaged word vectors.",
     "embed": "Compute a vector for each text of a file.",
     "evaluate": "Evaluate a text embedding model on human similarity ratings.",
     "inspect": "List the contents of a checkpoint, from its headers alone.",
@@ -131,6 +138,7 @@ SUMMARIES = {
     "rules": "List the rules that combine members, with formulas and papers.",
     "runs": "List the checkpoints of training runs, with their metrics.",
     "schedules": "List the schedules: weights from training steps.",
+    "search": "Find the texts that are most similar to a query.",
     "selections": "List the ways to choose weights by a score.",
     "similar": "Compute cosine similarities between texts.",
     "soup": "Choose checkpoints by your own score, and average them.",
@@ -158,7 +166,7 @@ def cli() -> None:
     and judged by cross-validation.
 
     embed, similar and evaluate compute text embeddings, by averaging word vectors or by
-    running a sentence encoder.
+    running a sentence encoder. search and dedup find similar texts in files.
 
     \b
     ensemble avg a.safetensors b.safetensors

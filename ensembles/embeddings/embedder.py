@@ -11,7 +11,6 @@ from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles._sklearn import check_bool, check_choice, check_n_jobs
-from ensembles._typing import Float32
 from ensembles.embeddings.base import TextTransformer, check_texts
 from ensembles.embeddings.persistence.load import load
 from ensembles.embeddings.persistence.save import SavedEmbedder, save
@@ -21,12 +20,9 @@ from ensembles.embeddings.postprocessing.projection import (
     Projection,
     check_count,
     fit_projection,
+    project,
 )
-from ensembles.embeddings.postprocessing.quantization import (
-    check_dtype,
-    l2_normalize,
-    quantize,
-)
+from ensembles.embeddings.postprocessing.quantization import check_dtype, quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
@@ -61,8 +57,7 @@ class SentenceEmbedder(TextTransformer):
         None weighs every word equally. It often suits a downstream classifier best,
         because frequent words may discriminate between classes.
     weights_params : dict or None, default=None
-        Parameters of the word weighting, such as ``{"a": 1e-3}`` of "sif". None uses
-        the defaults.
+        Parameters of the weighting, e.g. ``{"a": 1e-3}``. None uses the defaults.
     remove_components : int, default=0
         Number of leading singular vectors of the training sentence vectors to remove
         from every vector; "usif" removes each in proportion to its share of the
@@ -99,8 +94,7 @@ class SentenceEmbedder(TextTransformer):
         scale for all, learned in `fit`, and approximately preserves cosines; "binary"
         packs the signs, eight per byte (uint8), for Hamming distances.
     n_jobs : int or None, default=None
-        Number of threads; None is 1, -1 all processors. The result does not depend on
-        it.
+        Number of threads; None is 1, -1 all processors. Results do not depend on it.
 
     Attributes
     ----------
@@ -205,12 +199,12 @@ class SentenceEmbedder(TextTransformer):
         batches = [] if X is None else as_batches(check_texts(X))
         vectors = read_vectors(self.vectors)
         if vectors.preweighted and weighting is not None:
+            prefix = "" if vectors.normalize else "no-"
             warnings.warn(
                 f"the vectors of {vectors.source} already contain word weights, to "
                 f"which {weighting.name!r} adds; to match its own model, pass "
                 "weights=None (--weights none) and "
-                f"normalize={bool(vectors.normalize)} "
-                f"(--{'' if vectors.normalize else 'no-'}normalize)",
+                f"normalize={bool(vectors.normalize)} (--{prefix}normalize)",
                 stacklevel=2,
             )
         lookup = VocabularyLookup(vectors, self.tokenizer, self.lowercase, self.unknown)
@@ -299,7 +293,7 @@ class SentenceEmbedder(TextTransformer):
         """Largest absolute entry of the training vectors."""
         largest = 0.0
         for block in averager.blocks(batches, self._n_threads()):
-            vectors = _postprocess(block, projection, normalize=self.normalize)
+            vectors = project(block, projection, normalize=self.normalize)
             largest = max(largest, float(np.abs(vectors).max()))
         if not largest:
             raise ValueError(
@@ -323,7 +317,7 @@ class SentenceEmbedder(TextTransformer):
         """
         if not hasattr(self, "_averager"):  # faster than check_is_fitted
             check_is_fitted(self)
-        return self._finished(self._averager(check_texts(X), self._n_threads()))
+        return self._vectors(X, None)
 
     def transform_counted(self, X: Any, coverage: Coverage) -> Any:
         """Average word vectors as `transform` does, and count the tokens.
@@ -341,8 +335,7 @@ class SentenceEmbedder(TextTransformer):
             One vector per text.
         """
         check_is_fitted(self)
-        vectors = self._averager(check_texts(X), self._n_threads(), coverage)
-        return self._finished(vectors)
+        return self._vectors(X, coverage)
 
     def coverage(self, X: Any) -> Any:
         """Share of each text's tokens that have a vector.
@@ -361,43 +354,51 @@ class SentenceEmbedder(TextTransformer):
             Shares from 0 to 1; NaN for a text without tokens.
         """
         check_is_fitted(self)
-        batches = as_batches(check_texts(X))
-        shares = [self._averager.lookup.coverage(batch) for batch in batches]
+        coverage = self._averager.lookup.coverage
+        shares = [coverage(batch) for batch in as_batches(check_texts(X))]
         return np.concatenate([np.empty(0), *shares])
 
-    def _finished(self, vectors: Float32) -> Any:
-        """Projected, normalized and quantized vectors."""
-        vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)
+    def _vectors(self, X: Any, coverage: Coverage | None) -> Any:
+        """Pooled, projected, normalized and quantized vectors."""
+        options: Any = {"normalize": self._normalize, "coverage": coverage}
+        texts, n_threads = check_texts(X), self._n_threads()
+        average = self._averager.projected
+        vectors = average(texts, n_threads, self.projection_, **options)
         return quantize(vectors, self._dtype, self.scale_ or 1.0)
 
     def _n_threads(self) -> int:
         # joblib's call takes as long as tokenizing a sentence.
         return 1 if self.n_jobs is None else int(effective_n_jobs(self.n_jobs))
 
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    def save(
+        self, path: Any, *, table_dtype: str | None = None, force: bool = False
+    ) -> None:
         """Write the fitted embedder to a directory of safetensors and JSON.
 
         Parameters
         ----------
         path : path
             Output directory; it is written atomically.
+        table_dtype : {"float32", "float16", "int8"} or None, default=None
+            Data type of the word vectors in the file; "int8" has a scale per word. None
+            keeps that of vectors that are saved unchanged, and is float32 otherwise.
         force : bool, default=False
             Whether to replace an existing directory.
 
         Raises
         ------
         ValueError
-            If the tokenizer is a callable, or ``unknown="subword"`` composes vectors
-            from n-grams.
+            If ``table_dtype`` is wrong or too narrow, the tokenizer is a callable, or
+            vectors are composed from n-grams (``unknown="subword"``).
         FileExistsError
             If the directory exists and ``force`` is False.
-
-        See Also
-        --------
-        ensembles.embeddings.persistence.save : Contents of the directory.
         """
+        save(self._state(), path, table_dtype=table_dtype, force=force)
+
+    def _state(self) -> SavedEmbedder:
+        """What `save` writes: parameters, vectors, word weights and projection."""
         check_is_fitted(self)
-        saved = SavedEmbedder(
+        return SavedEmbedder(
             self.get_params(deep=False),
             self._averager,
             self.projection_,
@@ -406,7 +407,6 @@ class SentenceEmbedder(TextTransformer):
             scale=self.scale_,
             coverage=self.coverage_,
         )
-        save(saved, path, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
@@ -432,15 +432,6 @@ class SentenceEmbedder(TextTransformer):
         ValueError
             If a file is damaged, or `save` did not write the directory.
         """
-        saved = load(path)
-        embedder = cls(**saved.params)
+        embedder = cls(**(saved := load(path)).params)
         embedder._set_fitted(saved, frequency_source=None)
         return embedder
-
-
-def _postprocess(
-    vectors: Float32, projection: Projection | None, *, normalize: bool
-) -> Float32:
-    if projection is not None:
-        vectors = projection(vectors)
-    return l2_normalize(vectors) if normalize else vectors

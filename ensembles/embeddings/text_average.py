@@ -17,6 +17,8 @@ from ensembles.embeddings.pooling.engine import (
     embed_texts,
     pooling_spec,
 )
+from ensembles.embeddings.postprocessing.projection import Projection, project
+from ensembles.embeddings.postprocessing.quantization import l2_normalize
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
@@ -72,18 +74,44 @@ class TextAverager:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __call__(
-        self, texts: Any, n_threads: int | None, coverage: Coverage | None = None
+        self,
+        texts: Any,
+        n_threads: int | None,
+        coverage: Coverage | None = None,
+        *,
+        normalize: bool = False,
     ) -> Float32:
         """Vectors of texts, of shape (n_texts, n_columns), float32.
 
-        Token counts are added to ``coverage`` if it is not None.
+        Token counts are added to ``coverage`` if it is not None. With ``normalize``
+        the vectors are L2-normalized.
         """
         if self._spec is not None:
-            tokenizer = self.lookup.row_tokenizer
-            options: dict[str, Any] = {"n_threads": n_threads, "coverage": coverage}
-            return embed_texts(texts, tokenizer, self._spec, **options)
+            return embed_texts(
+                *(texts, self.lookup.row_tokenizer, self._spec),
+                n_threads=n_threads,
+                coverage=coverage,
+                normalize=normalize,
+            )
         blocks = list(self.blocks(as_batches(texts), n_threads, coverage))
-        return np.concatenate([np.empty((0, self.n_columns), np.float32), *blocks])
+        empty = np.empty((0, self.n_columns), np.float32)
+        vectors = np.concatenate([empty, *blocks])
+        return l2_normalize(vectors) if normalize else vectors
+
+    def projected(
+        self,
+        texts: Any,
+        n_threads: int | None,
+        projection: Projection | None,
+        *,
+        normalize: bool,
+        coverage: Coverage | None = None,
+    ) -> Float32:
+        """Vectors of texts after a projection, and then L2-normalization."""
+        if projection is None:  # normalized while they are in the processor's cache
+            return self(texts, n_threads, coverage, normalize=normalize)
+        vectors = self(texts, n_threads, coverage)
+        return project(vectors, projection, normalize=normalize)
 
     def blocks(
         self,

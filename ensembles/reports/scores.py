@@ -11,7 +11,6 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.bootstrap import resample
-from ensembles.embeddings.similarity.evaluation import spearman
 from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.fitting.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
@@ -22,6 +21,7 @@ from ensembles.predictions.members.outputs import (
 )
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS
+from ensembles.rank_correlation import spearman
 
 TOLERANCE = 1e-9  # relative difference of a mean over rows from the scorer's value
 # Statistics of all models on resamples: (rows of shape (n_drawn, n)) -> (n_models,

@@ -48,6 +48,8 @@ ESTIMATORS: list[Any] = [
     EnsembleTransformer(SCALERS),
     EnsembleTransformer(SCALERS, rule="concatenate"),
     EnsembleTransformer(SCALERS, align="procrustes"),
+    EnsembleTransformer(SCALERS, align="procrustes", normalize=True),
+    EnsembleTransformer(SCALERS, rule="concatenate", n_components=1),
 ]
 
 

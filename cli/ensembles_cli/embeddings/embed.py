@@ -13,6 +13,7 @@ import click
 
 from ensembles_cli.console import bar
 from ensembles_cli.options.model import (
+    as_json_options,
     describe,
     describe_coverage,
     model_option,
@@ -20,6 +21,7 @@ from ensembles_cli.options.model import (
     note,
     open_model_from_options,
 )
+from ensembles_cli.options.texts import text_options
 from ensembles_cli.process import allow_long_fields, end_cleanly
 
 
@@ -31,26 +33,12 @@ from ensembles_cli.process import allow_long_fields, end_cleanly
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Output file: NAME.npy, or NAME.parquet with the texts.",
-)
-@click.option(
-    "--column",
     help=(
-        "Text column, by name, or by number in a table without a header.  [default: "
-        "the only column, text or sentence]"
+        "Output: NAME.npy, NAME.parquet with the texts, or the directory NAME.index "
+        "for ensemble search."
     ),
 )
-@click.option(
-    "--kind",
-    type=click.Choice(["lines", "csv", "tsv", "jsonl", "parquet"]),
-    help="Format of FILE.  [default: by its suffix, else one text per line]",
-)
-@click.option(
-    "--encoding",
-    default="utf-8",
-    show_default=True,
-    help="Encoding of FILE; latin-1 accepts any bytes.",
-)
+@text_options
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "float64", "int8", "binary"]),
@@ -88,6 +76,7 @@ def command(
     ensemble embed corpus.txt -m glove.txt --fit corpus.txt --whiten -o corpus.npy
     zcat reviews.gz | ensemble embed - -m glove.txt -o reviews.npy
     ensemble embed --convert -m glove.txt -o glove.safetensors
+    ensemble embed reviews.txt -m model/ -o reviews.index
     """
     end_cleanly()
     if convert != (file is None):
@@ -105,10 +94,9 @@ def command(
         )
         return
     from ensembles.embeddings.files.text_files import read_texts
-    from ensembles.embeddings.files.vector_files import check_output
 
     allow_long_fields()
-    check_output(out, force=force)
+    check_writable(out, force=force)
     source: Any = sys.stdin.buffer if file == "-" else file
     batches = read_texts(source, kind=kind, column=column, encoding=encoding)
     # Read a first batch, to report errors before the slow loading of the model.
@@ -117,11 +105,12 @@ def command(
     if fit is not None and fit.suffix == Path(str(file)).suffix:
         options["fit_column"] = options["fit_column"] or column
     embedder = open_model_from_options(model, **options)
+    origin = {"model": str(model.absolute()), "options": as_json_options(options)}
     facts = {"out": str(out), "model": describe(embedder, quiet=as_json)}
     facts["input"] = describe_input(file, first, quiet=as_json)
     all_batches, empty = chain(first, batches), embedder.transform([])
     coverage = write_vectors_of(
-        embedder, all_batches, out, n_bytes=size_of(source), force=force
+        *(embedder, all_batches, out), origin, n_bytes=size_of(source), force=force
     )
     facts |= {"columns": empty.shape[1], "dtype": str(empty.dtype)}
     facts |= describe_coverage(coverage, quiet=as_json)
@@ -133,23 +122,39 @@ def command(
     click.echo(f"{out}: {facts['texts']} texts, {shape}")
 
 
+def check_writable(out: Path, *, force: bool) -> None:
+    """Raise if the output cannot be written."""
+    from ensembles.atomic_io import check_absent
+    from ensembles.embeddings.files.vector_files import check_output
+    from ensembles.embeddings.similarity.text_index import SUFFIX
+
+    if out.suffix == SUFFIX:
+        check_absent(out, folder=True, force=force)
+    else:
+        check_output(out, force=force)
+
+
 def write_vectors_of(
     embedder: Any,
     batches: Iterable[Any],
     out: Path,
+    origin: dict[str, Any],
     *,
     n_bytes: int | None,
     force: bool,
 ) -> Any:
     """Write the vectors of all texts; returns their token coverage."""
     from ensembles.embeddings.files.vector_files import open_vector_writer
+    from ensembles.embeddings.similarity.text_index import SUFFIX, open_index_writer
     from ensembles.embeddings.tokenization.coverage import Coverage
 
     coverage, empty = Coverage(), embedder.transform([])
-    with (
-        bar("embedding", n_bytes) as progress,
-        open_vector_writer(out, empty.shape[1], empty.dtype, force=force) as add,
-    ):
+    shape = (out, empty.shape[1], empty.dtype)
+    if out.suffix == SUFFIX:
+        writer = open_index_writer(*shape, force=force, facts=origin)
+    else:
+        writer = open_vector_writer(*shape, force=force)
+    with bar("embedding", n_bytes) as progress, writer as add:
         for batch in batches:
             add(batch.texts, embedder.transform_counted(batch.texts, coverage))
             progress(batch.n_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,13 +138,13 @@ def model_options(command: Command) -> Command:
     return command
 
 
-def model_option(command: Command) -> Command:
+def model_option(command: Command, *, required: bool = True) -> Command:
     """Add ``--model`` to a command; the default is the variable ENSEMBLE_MODEL."""
     return click.option(
         "-m",
         "--model",
         type=click.Path(path_type=Path),
-        required=True,
+        required=required,
         envvar="ENSEMBLE_MODEL",
         help=(
             "Word vectors (GloVe, word2vec, fastText, npz, safetensors), or the "
@@ -216,6 +216,48 @@ def open_model_from_options(
                 message = f"{error}; --fit FILE names the training texts"
                 raise ValueError(message) from None
             raise
+
+
+def as_json_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a model as JSON values, without those that have their default."""
+    return {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in options.items()
+        if value is not None and value != ()
+    }
+
+
+def from_json_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `open_model_from_options` from `as_json_options`."""
+    options = dict(values)
+    if "fit" in options:
+        options["fit"] = Path(options["fit"])
+    return options
+
+
+def open_transform(model: Path, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Open a model as a function from texts to vectors.
+
+    A saved embedder is opened without scikit-learn, whose import takes longer than a
+    search.
+
+    Parameters
+    ----------
+    model : Path
+        File of word vectors or directory of a model.
+    options : mapping of str to value
+        Arguments of `open_model_from_options`; None and () mean the default.
+
+    Returns
+    -------
+    callable (list of str) -> vectors
+    """
+    from ensembles.embeddings.persistence.load import is_saved, load
+
+    if not as_json_options(options) and is_saved(model):
+        return load(model).transform
+    transform: Callable[..., Any] = open_model_from_options(model, **options).transform
+    return transform
 
 
 def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -94,31 +94,51 @@ def open_vector_writer(
     check_output(path, force=force)
     with atomic_output(path, folder=False, force=force) as temporary:
         if path.suffix == ".npy":
-            with temporary.open("w+b") as file:
-                yield from _npy(file, n_columns, np.dtype(dtype))
+            with npy_writer(temporary, n_columns, dtype) as add_vectors:
+                yield lambda texts, vectors: add_vectors(vectors)
         else:
             yield from _parquet(temporary, n_columns, np.dtype(dtype))
 
 
-def _npy(file: IO[bytes], n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:
-    n_rows = 0
+@contextmanager
+def npy_writer(
+    path: Path, n_columns: int, dtype: Any
+) -> Iterator[Callable[[Any], None]]:
+    """Open an array in NumPy's format for appending rows.
 
-    def write_header() -> None:
-        # NumPy pads the header so that the length of the first axis can grow.
-        file.seek(0)
-        header = {"descr": dtype.str, "fortran_order": False}
-        np.lib.format.write_array_header_1_0(
-            file, {**header, "shape": (n_rows, n_columns)}
-        )
+    Parameters
+    ----------
+    path : Path
+        File to write; an existing one is overwritten.
+    n_columns : int
+        Number of columns.
+    dtype : numpy dtype
+        Data type of the array.
 
-    def add(texts: Any, vectors: Any) -> None:
-        nonlocal n_rows
-        n_rows += len(vectors)
-        file.write(np.ascontiguousarray(vectors, dtype).data)
+    Yields
+    ------
+    callable (rows)
+        Appends rows.
+    """
+    dtype, n_rows = np.dtype(dtype), 0
+    with path.open("w+b") as file:
 
-    write_header()
-    yield add
-    write_header()
+        def write_header() -> None:
+            # NumPy pads the header so that the length of the first axis can grow.
+            file.seek(0)
+            header = {"descr": dtype.str, "fortran_order": False}
+            np.lib.format.write_array_header_1_0(
+                file, {**header, "shape": (n_rows, n_columns)}
+            )
+
+        def add(rows: Any) -> None:
+            nonlocal n_rows
+            n_rows += len(rows)
+            file.write(np.ascontiguousarray(rows, dtype).data)
+
+        write_header()
+        yield add
+        write_header()
 
 
 def _parquet(temporary: Path, n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:

@@ -22,6 +22,25 @@ from ensembles.embeddings.weighting.row_weights import check_row_weights
 from ensembles.regular_files import read_json
 
 
+def is_saved(path: Path) -> bool:
+    """Whether `ensembles.embeddings.persistence.save` wrote a directory.
+
+    Parameters
+    ----------
+    path : Path
+        Any path.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        config = read_json(path / "config.json")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return isinstance(config, dict) and OWN in config
+
+
 def load(path: str | os.PathLike[str]) -> SavedEmbedder:
     """Load the state of an embedder that `ensembles.embeddings.persistence.save` saved.
 

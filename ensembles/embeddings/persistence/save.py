@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._sklearn import check_choice
 from ensembles._typing import Float64
 from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.vector_files import save_tensors
+from ensembles.embeddings.persistence.table import TABLE_DTYPES, build_table
 from ensembles.embeddings.postprocessing.projection import Projection
+from ensembles.embeddings.postprocessing.quantization import quantize
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.tokenizer import PORTABLE
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import OWN, TABLE, VERSION, unknown_id
+from ensembles.embeddings.vectors.vector_table import Matrix
 from ensembles.parallel import chunks
 
 STEP = 1 << 16  # rows of a block
@@ -69,6 +73,12 @@ class SavedEmbedder:
             n_columns = int(self.projection.matrix.shape[1])
         return -(-n_columns // 8) if self.dtype == "binary" else n_columns
 
+    def transform(self, texts: Any, n_threads: int | None = 1) -> NDArray[Any]:
+        """Vectors of texts, as `SentenceEmbedder.transform` returns them."""
+        options: Any = {"normalize": self.normalize}
+        vectors = self.averager.projected(texts, n_threads, self.projection, **options)
+        return quantize(vectors, self.dtype, self.scale or 1.0)
+
     @property
     def is_linear(self) -> bool:
         """Whether a sentence vector is the plain mean of fixed vectors of its words.
@@ -97,7 +107,7 @@ class SavedEmbedder:
     def fold(self, rows: NDArray[np.int64]) -> Float64:
         """Weighted and projected word vectors, of shape (n_rows, n_columns)."""
         averager = self.averager
-        folded = averager.lookup.vectors.matrix[rows].astype(np.float64)
+        folded: Float64 = averager.lookup.vectors.matrix[rows].astype(np.float64)
         if averager.weights is not None:
             folded *= averager.weights[rows][:, None]
         if self.projection is not None:
@@ -120,7 +130,11 @@ NORMALIZE = "sentence_transformers.models.Normalize"
 
 
 def save(
-    saved: SavedEmbedder, path: str | os.PathLike[str], *, force: bool = False
+    saved: SavedEmbedder,
+    path: str | os.PathLike[str],
+    *,
+    table_dtype: str | None = None,
+    force: bool = False,
 ) -> None:
     """Write a fitted embedder to a directory, atomically.
 
@@ -134,19 +148,26 @@ def save(
         State of the embedder.
     path : path
         Directory to write.
+    table_dtype : {"float32", "float16", "int8"} or None, default=None
+        Data type of the table in the file. "int8" has one scale per row, which
+        model2vec and current versions of sentence-transformers read as weights of the
+        tokens. None keeps the data type of vectors that are saved unchanged, and is
+        float32 otherwise.
     force : bool, default=False
         Whether an existing directory is replaced.
 
     Raises
     ------
     ValueError
-        If the tokenizer is a callable, which cannot be stored without code, a
+        If ``table_dtype`` is not one of these, a vector is too large for float16, the
+        tokenizer is a callable, which cannot be stored without code, a
         tokenizer of subword tokens has tokens without a vector, or unknown words are
         composed of n-grams, which stay in another file.
     FileExistsError
         If ``path`` exists and not ``force``.
     """
     path = Path(path)
+    check_choice("table_dtype", table_dtype, (None, *TABLE_DTYPES))
     check_absent(path, folder=True, force=force)
     lookup = saved.averager.lookup
     if lookup.unknown == "subword" and not lookup.uses_subword_tokenizer:
@@ -156,7 +177,7 @@ def save(
         )
     tokenizer, row_of = _tokenizer(lookup)
     folded = saved.is_linear and _is_portable(tokenizer)
-    tensors = _tensors(saved, row_of, folded)
+    tensors = _tensors(saved, row_of, folded, table_dtype)
     with atomic_output(path, folder=True, force=force) as folder:
         save_tensors(tensors, folder / "model.safetensors")
         _write_json(folder / "tokenizer.json", tokenizer)
@@ -183,21 +204,31 @@ def _is_portable(tokenizer: dict[str, Any]) -> bool:
 
 
 def _tensors(
-    saved: SavedEmbedder, row_of: NDArray[np.int64], folded: bool
+    saved: SavedEmbedder,
+    row_of: NDArray[np.int64],
+    folded: bool,
+    table_dtype: str | None,
 ) -> dict[str, NDArray[Any]]:
     averager, projection = saved.averager, saved.projection
     matrix = averager.lookup.vectors.matrix
+
+    def vectors_of(start: int, stop: int) -> NDArray[Any]:
+        rows = row_of[start:stop]
+        vectors = saved.fold(rows) if folded else np.asarray(matrix[rows])
+        vectors[rows < 0] = 0
+        return vectors
+
+    is_unchanged = not folded or (projection is None and averager.weights is None)
+    dtype = np.dtype(table_dtype or (_dtype(matrix) if is_unchanged else np.float32))
+    columns = matrix if projection is None or not folded else projection.matrix
+    shape = (len(row_of), columns.shape[1])
+    scaled = table_dtype == "int8"
+    table, scales = build_table(vectors_of, shape, dtype, scaled=scaled)
+    tensors = {"embeddings" if folded else TABLE: table}
+    if scales is not None:
+        tensors["weights"] = scales
     if folded:
-        n_columns = (matrix if projection is None else projection.matrix).shape[1]
-        table = np.zeros((len(row_of), n_columns), np.float32)
-        for start, stop in chunks(len(row_of), STEP):
-            rows = row_of[start:stop]
-            table[start:stop] = saved.fold(rows)
-            table[start:stop][rows < 0] = 0
-        return {"embeddings": table}
-    table = matrix[row_of]
-    table[row_of < 0] = 0
-    tensors: dict[str, NDArray[Any]] = {TABLE: table}
+        return tensors
     if averager.weights is not None:
         rows = row_of if averager.lookup.uses_subword_tokenizer else row_of[:-1]
         weights = np.where(rows < 0, np.float32(0), averager.weights[rows])
@@ -207,6 +238,11 @@ def _tensors(
             array = np.ascontiguousarray(getattr(projection, name))
             tensors[f"projection.{name}"] = array
     return tensors
+
+
+def _dtype(matrix: Matrix) -> np.dtype[Any]:
+    # NumPy, and so model2vec, cannot read bfloat16.
+    return np.dtype("float32" if matrix.dtype.name == "bfloat16" else matrix.dtype)
 
 
 def _config(saved: SavedEmbedder, folded: bool) -> dict[str, Any]:

@@ -10,45 +10,75 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32
-from ensembles.embeddings.pooling.loops import pool_extreme, pool_mean, pool_power
+from ensembles.embeddings.pooling.loops import (
+    normalize_rows,
+    pool_extreme,
+    pool_mean,
+    pool_power,
+)
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows, Tokenizer
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import (
     BATCH_SIZE,
     TextBatch,
     as_batches,
-    iter_slices,
     n_texts,
+    slice_texts,
     split_long,
 )
+from ensembles.embeddings.vectors.vector_table import STORED, Matrix, VectorTable
 from ensembles.parallel import chunks, map_threads, resolve_n_threads
 
 Divide = Literal["weights", "count"]
 
 RULES = frozenset(("mean", "maximum", "minimum", "power_mean"))
-DTYPES = "feb"  # float32, float16, int8
 MAX_POWER = 64  # overflows float64 only for entries beyond 1e4, which vectors lack
-EQUAL_WEIGHTS = np.empty(0, np.float32)
-EQUAL_WEIGHTS.flags.writeable = False
+
+
+class Storage(NamedTuple):
+    """Arrays of a table, as the loops in `ensembles.embeddings.pooling.loops` read it.
+
+    Attributes
+    ----------
+    stored : ndarray of shape (n_stored, dim)
+        float32 or int8 numbers, or the bits of a 16-bit format.
+    narrow : True or None
+        Whether ``stored`` has bits.
+    half : True or None
+        Whether the 16-bit format is float16; it is bfloat16 otherwise.
+    mapping : ndarray of shape (n_rows,) or None
+        Index of the stored vector of each row.
+    scales : ndarray of shape (n_rows,), float32, or None
+        Factor of each row.
+    n_rows : int
+        Number of rows.
+    """
+
+    stored: NDArray[Any]
+    narrow: bool | None
+    half: bool | None
+    mapping: NDArray[Any] | None
+    scales: Float32 | None
+    n_rows: int
 
 
 class PoolingSpec(NamedTuple):
     """Validated arguments of the pooling loops."""
 
-    table: NDArray[Any]
+    storage: Storage
     rules: tuple[str, ...]
-    weights: Float32
+    weights: Float32 | None
     divide_by_count: bool
     p: int
 
     @property
     def n_columns(self) -> int:
         """Number of columns of the result."""
-        return len(self.rules) * int(self.table.shape[1])
+        return len(self.rules) * int(self.storage.stored.shape[1])
 
 
 def pooling_spec(
-    table: NDArray[Any],
+    table: Matrix,
     *,
     rules: Sequence[str] = ("mean",),
     weights: Float32 | None = None,
@@ -59,9 +89,10 @@ def pooling_spec(
 
     Parameters
     ----------
-    table : ndarray of shape (n_rows, dim), float32, float16 or int8
-        Vector table. It may be memory-mapped, and is copied if it is not C-contiguous.
-        int8 entries are used without a scale; the caller rescales the result.
+    table : ndarray of shape (n_rows, dim) or VectorTable
+        Vectors in float32, float16, bfloat16 or int8, which may be memory-mapped. They
+        are not converted, and copied only if they are not C-contiguous. An array of
+        int8 has no scale: its entries count as whole numbers.
     rules : sequence of {"mean", "maximum", "minimum", "power_mean"}, default=("mean",)
         Pooling rules; their results are concatenated.
     weights : ndarray of shape (n_rows,), float32, or None, default=None
@@ -84,10 +115,13 @@ def pooling_spec(
     ValueError
         If an argument has the wrong dtype, shape or value.
     """
-    if table.ndim != 2 or table.dtype.char not in DTYPES:
+    if not isinstance(table, VectorTable):
+        table = VectorTable(table)
+    stored = table.stored
+    if stored.ndim != 2 or stored.dtype not in STORED:
         raise ValueError(
-            "table must be float32, float16 or int8 of shape (n_rows, dim), found "
-            f"{table.dtype} of shape {table.shape}"
+            "table must be float32, float16, bfloat16 or int8 of shape (n_rows, dim), "
+            f"found {stored.dtype} of shape {stored.shape}"
         )
     if isinstance(rules, str) or not rules or not RULES.issuperset(rules):
         raise ValueError(
@@ -96,17 +130,29 @@ def pooling_spec(
     check_power(p)
     if divide not in ("weights", "count"):
         raise ValueError(f"divide must be 'weights' or 'count', found {divide!r}")
-    if weights is None:
-        weights = EQUAL_WEIGHTS
-    elif weights.shape != (len(table),) or weights.dtype != np.float32:
+    is_fitting = weights is None or weights.shape == (len(table),)
+    if weights is not None and not (is_fitting and weights.dtype == np.float32):
         raise ValueError(
             f"weights must be float32, one for each of {len(table)} rows, found "
             f"{weights.dtype} of shape {weights.shape}"
         )
-    else:
-        weights = as_readonly(weights)
-    return PoolingSpec(
-        as_readonly(table), tuple(rules), weights, divide == "count", int(p)
+    weights = None if weights is None else as_readonly(weights)
+    by_count = divide == "count"
+    return PoolingSpec(_storage(table), tuple(rules), weights, by_count, int(p))
+
+
+def _storage(table: VectorTable) -> Storage:
+    stored, mapping, scales = table.stored, table.mapping, table.scales
+    is_half, is_narrow = stored.dtype == np.float16, stored.dtype.itemsize == 2
+    if is_narrow:  # the loops need the sign of float16
+        stored = stored.view(np.int16 if is_half else np.uint16)
+    return Storage(
+        as_readonly(stored),
+        is_narrow or None,
+        is_half or None,
+        None if mapping is None else as_readonly(mapping),
+        None if scales is None else as_readonly(scales),
+        len(table),
     )
 
 
@@ -142,6 +188,8 @@ def as_readonly(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+LARGEST_SLICE = 4 * BATCH_SIZE  # texts that are tokenized at once
+N_POOLED = 256  # texts whose vectors are in the cache of a processor
 FEW_TEXTS = 16  # pooled in less time than threads take to start
 
 
@@ -205,6 +253,7 @@ def embed_texts(
     out: Float32 | None = None,
     n_threads: int | None = 1,
     coverage: Coverage | None = None,
+    normalize: bool = False,
 ) -> Float32:
     """Tokenize and pool texts batch by batch, which keeps few rows in memory.
 
@@ -223,6 +272,8 @@ def embed_texts(
         Number of threads; None is all processors. The result does not depend on it.
     coverage : Coverage or None, default=None
         Counter of texts and tokens; the texts of an iterator are not counted.
+    normalize : bool, default=False
+        Whether to L2-normalize the vectors, while they are in the processor's cache.
 
     Returns
     -------
@@ -239,14 +290,15 @@ def embed_texts(
     if not isinstance(texts, list) and isinstance(texts, Iterator):
         if out is not None:
             raise ValueError("out must be None if texts is an iterator")
+        options: dict[str, Any] = {"n_threads": n_threads, "normalize": normalize}
         blocks = [np.empty((0, spec.n_columns), np.float32)]
         while block := list(islice(texts, 16 * BATCH_SIZE * n_threads)):
-            blocks.append(embed_texts(block, tokenizer, spec, n_threads=n_threads))
+            blocks.append(embed_texts(block, tokenizer, spec, **options))
         return np.concatenate(blocks)
     batches = as_batches(texts)
     out = _output(out, sum(map(n_texts, batches)), spec.n_columns)
     if len(out) == len(batches) == 1 and coverage is None:
-        _pool(spec, tokenizer.tokenize(batches[0]), 0, 1, out)
+        _pool(spec, tokenizer.tokenize(batches[0]), 0, 1, out, normalize)
         return out
 
     def embed_slice(job: tuple[int, TextBatch]) -> None:
@@ -255,12 +307,16 @@ def embed_texts(
             if coverage is not None:
                 coverage.add(ragged)
             n = len(ragged.offsets) - 1
-            _pool(spec, ragged, 0, n, out[first : first + n])
+            _pool(spec, ragged, 0, n, out[first : first + n], normalize)
 
+    # Tokenization is slower after each change from the table of vectors to the table of
+    # words: few large slices, if there are enough for the threads.
+    step = min(max(BATCH_SIZE, len(out) // (4 * n_threads)), LARGEST_SLICE)
     jobs: list[tuple[int, TextBatch]] = []
     first = 0
     for batch in batches:
-        jobs += iter_slices(batch, first)
+        for start, stop in chunks(n_texts(batch), step):
+            jobs.append((first + start, slice_texts(batch, start, stop)))
         first += n_texts(batch)
     if len(out) <= FEW_TEXTS:
         for job in jobs:
@@ -287,46 +343,39 @@ def _output(out: Float32 | None, n: int, n_columns: int) -> Float32:
 
 
 def _pool(
-    spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int, out: Float32
+    spec: PoolingSpec,
+    ragged: RaggedRows,
+    start: int,
+    stop: int,
+    out: Float32,
+    normalize: bool = False,
 ) -> None:
     """Write the vectors of texts ``start`` to ``stop - 1`` to ``out``."""
-    if spec.table.dtype == np.float16:
-        spec, ragged = _widened(spec, ragged, start, stop)
-        out, start, stop = out[start:stop], 0, stop - start
-    table, rules, weights, by_count, p = spec
-    dim = table.shape[1]
+    if not normalize:
+        _apply_rules(spec, ragged, start, stop, out)
+        return
+    for first, last in chunks(stop - start, N_POOLED):
+        _apply_rules(spec, ragged, start + first, start + last, out)
+        normalize_rows(out, start + first, start + last)
+
+
+def _apply_rules(
+    spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int, out: Float32
+) -> None:
+    storage, rules, weights, by_count, p = spec
+    dim = storage.stored.shape[1]
     rows, offsets = ragged
     for index, rule in enumerate(rules):
         span = (start, stop, index * dim, out)
         if rule == "mean":
-            largest = pool_mean(table, rows, offsets, weights, by_count, *span)
+            largest = pool_mean(*storage, rows, offsets, weights, by_count, *span)
         elif rule == "power_mean":
-            largest = pool_power(table, rows, offsets, weights, by_count, p, *span)
+            largest = pool_power(*storage, rows, offsets, weights, by_count, p, *span)
         else:
             sign = 1 if rule == "maximum" else -1
-            largest = pool_extreme(table, rows, offsets, weights, sign, *span)
-        _check_row(largest, table)
-
-
-def _widened(
-    spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int
-) -> tuple[PoolingSpec, RaggedRows]:
-    """Arguments with a float32 table of only the rows that the texts use."""
-    first, last = ragged.offsets[start], ragged.offsets[stop]
-    rows = ragged.rows[first:last]
-    distinct, indices = np.unique(rows, return_inverse=True)
-    _check_row(distinct.max(initial=-1), spec.table)
-    used = np.maximum(distinct, 0) if len(spec.table) else distinct[:0]
-    weights = spec.weights[used] if spec.weights.size else EQUAL_WEIGHTS
-    table = as_readonly(spec.table[used].astype(np.float32))
-    spec = spec._replace(table=table, weights=as_readonly(weights))
-    local: NDArray[np.int32] = np.where(rows < 0, -1, indices).astype(np.int32)
-    return spec, RaggedRows(local, ragged.offsets[start : stop + 1] - first)
-
-
-def _check_row(row: int, table: NDArray[Any]) -> None:
-    if row >= 0 and row >= len(table):
-        raise ValueError(
-            f"rows must be below {len(table)}, the number of rows of the table, found "
-            f"{row}"
-        )
+            largest = pool_extreme(*storage, rows, offsets, weights, sign, *span)
+        if largest >= 0:  # and at least the number of rows
+            raise ValueError(
+                f"rows must be below {storage.n_rows}, the number of rows of the "
+                f"table, found {largest}"
+            )

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles._typing import Float64
+from ensembles._typing import Float32, Float64
+from ensembles.embeddings.postprocessing.quantization import l2_normalize
 from ensembles.parallel import chunks
 
 BLOCK = 4096  # vectors converted to float64 at once
@@ -203,3 +204,26 @@ def check_count(
         if maximum is not None:
             bounds = f"from {minimum} to {maximum}, the number of columns"
         raise ValueError(f"{name} must be an integer {bounds}; found {value!r}")
+
+
+def project(
+    vectors: Float32, projection: Projection | None, *, normalize: bool
+) -> Float32:
+    """Project vectors, and L2-normalize them.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, dim), float32
+        Vectors, one per row; they may be overwritten.
+    projection : Projection or None
+        Projection to apply; None applies none.
+    normalize : bool
+        Whether to L2-normalize.
+
+    Returns
+    -------
+    ndarray of shape (n, n_components), float32
+    """
+    if projection is not None:
+        vectors = projection(vectors)
+    return l2_normalize(vectors) if normalize else vectors

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32
-from ensembles.parallel import chunks
+from ensembles.embeddings.pooling.loops import normalize_rows
 
 FLOATS = ("float16", "float32", "float64")
 DTYPES = (*FLOATS, "int8", "binary")
 LEVELS = 127  # positive int8 levels, and as many negative ones
-BLOCK = 4096
 
 
 def l2_normalize(vectors: Float32) -> Float32:
@@ -21,7 +20,7 @@ def l2_normalize(vectors: Float32) -> Float32:
 
     Parameters
     ----------
-    vectors : ndarray of shape (n, dim), float32
+    vectors : ndarray of shape (n, dim), float32, C-contiguous
         Vectors, one per row; they are overwritten.
 
     Returns
@@ -29,11 +28,7 @@ def l2_normalize(vectors: Float32) -> Float32:
     ndarray of shape (n, dim), float32
         The same array.
     """
-    for start, stop in chunks(len(vectors), BLOCK):
-        block = vectors[start:stop].astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", block, block))
-        lengths[lengths == 0] = 1
-        vectors[start:stop] = block / lengths[:, None]
+    normalize_rows(vectors, 0, len(vectors))
     return vectors
 
 

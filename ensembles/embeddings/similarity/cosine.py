@@ -1,4 +1,4 @@
-"""Cosine similarity of vectors and of packed sign bits."""
+"""Cosine similarity of pairs of vectors and of packed sign bits."""
 
 from __future__ import annotations
 
@@ -60,11 +60,28 @@ def paired_cosines(first: ArrayLike, second: ArrayLike) -> Float64:
 
 
 def _rows(vectors: NDArray[Any], start: int, stop: int) -> Float64:
-    block = vectors if len(vectors) == 1 else vectors[start:stop]
-    if block.dtype == np.uint8:
-        filled = block.any(axis=1, keepdims=True)
-        block = filled * (2.0 * np.unpackbits(block, axis=1) - 1)
-    block = block.astype(np.float64)
+    block = as_float64(vectors if len(vectors) == 1 else vectors[start:stop])
+    return np.broadcast_to(block, (stop - start, block.shape[1]))
+
+
+def as_float64(vectors: NDArray[Any]) -> Float64:
+    """Convert rows to float64, scaled so that products of squares do not overflow.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, dim)
+        Vectors, one per row; packed sign bits as uint8 become -1 and 1.
+
+    Returns
+    -------
+    ndarray of shape (n, dim), float64
+        The rows; those of float64 are scaled by a power of two.
+    """
+    if vectors.dtype == np.uint8:
+        filled = vectors.any(axis=1, keepdims=True)
+        vectors = filled * (2.0 * np.unpackbits(vectors, axis=1) - 1)
+    if vectors.dtype != np.float64:
+        return np.asarray(vectors, np.float64)
     # Scaling by a power of two is exact, and keeps products of squares within float64.
-    _, exponents = np.frexp(np.abs(block).max(axis=1, initial=0.0, keepdims=True))
-    return np.broadcast_to(np.ldexp(block, -exponents), (stop - start, block.shape[1]))
+    _, exponents = np.frexp(np.abs(vectors).max(axis=1, initial=0.0, keepdims=True))
+    return np.asarray(np.ldexp(vectors, -exponents))

@@ -17,6 +17,7 @@ from ensembles.bootstrap import ConfidenceInterval, percentile_interval, resampl
 from ensembles.embeddings.files.tables import delimiter_of
 from ensembles.embeddings.similarity.cosine import paired_cosines
 from ensembles.file_signatures import read_text
+from ensembles.rank_correlation import spearman
 
 # Column names found without ``columns``: first text, second text, score.
 COLUMN_NAMES = (
@@ -234,26 +235,3 @@ def pair_similarities(model: Any, pairs: Pairs) -> Float64:
         )
     first, second = ([row_of[text] for text in side] for side in pairs[:2])
     return paired_cosines(vectors[first], vectors[second])
-
-
-def spearman(similarities: Float64, scores: Float64) -> Float64:
-    """Spearman correlation along the last axis; 0 if either side is constant.
-
-    Parameters
-    ----------
-    similarities, scores : ndarray of shape (..., n_pairs)
-        Both variables; their other axes are broadcast.
-
-    Returns
-    -------
-    ndarray of shape (...)
-    """
-    from scipy.stats import rankdata
-
-    a, b = (rankdata(values, axis=-1) for values in (similarities, scores))
-    a, b = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (a, b))
-    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
-    products = (a * b).sum(axis=-1)
-    out: Float64 = np.zeros_like(products)
-    np.divide(products, scale, out=out, where=scale > 0)
-    return out

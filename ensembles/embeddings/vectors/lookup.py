@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 from unicodedata import is_normalized, normalize
@@ -96,7 +96,7 @@ class VocabularyLookup:
     ----------
     row_tokenizer : Tokenizer
         Maps texts to rows.
-    vocabulary : dict of str to int
+    vocabulary : mapping of str to int
         Row of each token that counts as known.
     uses_subword_tokenizer : bool
         Whether the tokenizer is one of Hugging Face.
@@ -128,13 +128,15 @@ class VocabularyLookup:
                 f"(a fastText .bin file) or a subword tokenizer, found {vectors.source}"
                 "; pass unknown='skip' (--unknown skip) to leave unknown words out"
             )
-        self.vocabulary = vectors.vocabulary
+        self.vocabulary: Mapping[str, int] = vectors.vocabulary
         if self.tokenizer is None or isinstance(self.tokenizer, str):
             self.vocabulary = _with_nfc_forms(self.vocabulary)
         if is_subword and (token_id := unknown_id(backend)) is not None:
             # The unknown token has a vector, but does not count as a known token.
-            self.vocabulary = dict(self.vocabulary)
-            self.vocabulary.pop(backend.id_to_token(token_id), None)
+            token = backend.id_to_token(token_id)
+            if token in self.vocabulary:
+                known = self.vocabulary.items()
+                self.vocabulary = {t: row for t, row in known if t != token}
         self.row_tokenizer = make_tokenizer(
             self.tokenizer, self.vocabulary, lowercase=self.lowercase
         )
@@ -224,7 +226,7 @@ class VocabularyLookup:
         used, indices = np.unique(rows, return_inverse=True)
         used, first = used[used >= 0], int((used < 0).any())
         local = indices - first  # the index of unknown words becomes -1
-        table = self.vectors.matrix[used]
+        table: NDArray[Any] = self.vectors.matrix[used]
         if ngrams is not None and first:
             unknown = np.array(self._unknown_words(batch, ragged), object)
             words, word_of = np.unique(unknown, return_inverse=True)
@@ -296,7 +298,7 @@ class VocabularyLookup:
             )
 
 
-def _with_nfc_forms(vocabulary: dict[str, int]) -> dict[str, int]:
+def _with_nfc_forms(vocabulary: Mapping[str, int]) -> Mapping[str, int]:
     """Vocabulary extended by the Unicode NFC form of each token; texts are in NFC."""
     not_nfc = {t: row for t, row in vocabulary.items() if not is_normalized("NFC", t)}
     if not not_nfc:

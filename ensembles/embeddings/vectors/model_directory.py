@@ -7,15 +7,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import INSTALL, check_regular
 from ensembles.embeddings.vectors.safetensors import map_tensors
-from ensembles.embeddings.vectors.word_vectors import (
-    WordVectors,
-    as_float32,
+from ensembles.embeddings.vectors.vector_table import (
+    Matrix,
+    as_stored,
     check_matrix,
+    static_table,
+    without_last,
+)
+from ensembles.embeddings.vectors.word_vectors import (
+    TokensById,
+    WordVectors,
     check_token,
 )
 from ensembles.file_signatures import SAMPLE, check_no_pointer
@@ -229,11 +234,11 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         matrix = static_table(tensors, table_name, str(path))
         normalize = bool(read_settings(path / "config.json").get("normalize", False))
     else:
-        matrix = _inputs(tensors, path)
+        matrix = as_stored(_inputs(tensors, path))
     if modules:
         normalize = any(module["type"].endswith("Normalize") for module in modules)
     return with_tokenizer(
-        as_float32(matrix),
+        matrix,
         read_tokenizer(folder),
         preweighted=table_name is not None,
         normalize=normalize,
@@ -286,7 +291,7 @@ def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
         raise ValueError(f"{config_path} must have a vocab of {len(matrix)} words")
     tokens = [check_token(word, str(config_path)) for word in words]
     source, format_name = str(folder), "WordEmbeddings of sentence-transformers"
-    return WordVectors(tokens, as_float32(matrix), source=source, format=format_name)
+    return WordVectors(tokens, as_stored(matrix), source=source, format=format_name)
 
 
 def check_version(path: Path, config: Any) -> None:
@@ -306,13 +311,12 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
     name = "embeddings" if "embeddings" in tensors else TABLE
     if name not in tensors:
         raise ValueError(f"{path}/model.safetensors must have the tensor {name!r}")
-    matrix = tensors[name]
-    check_matrix(matrix, str(path))
+    matrix = static_table(tensors, name, str(path))
     folded = bool(config.get("folded", False))
     normalize = bool(read_settings(path / "config.json").get("normalize", False))
     if config.get("subword_tokenizer"):
         return with_tokenizer(
-            as_float32(matrix),
+            matrix,
             read_tokenizer(path),
             preweighted=folded,
             normalize=normalize,
@@ -329,7 +333,7 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
     # The last row is that of the unknown token, which other libraries require.
     return WordVectors(
         tokens[:-1],
-        as_float32(matrix)[:-1],
+        without_last(matrix),
         preweighted=folded,
         normalize=normalize,
         source=str(path),
@@ -338,7 +342,7 @@ def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
 
 
 def with_tokenizer(
-    matrix: NDArray[np.float32],
+    matrix: Matrix,
     tokenizer: Any,
     *,
     preweighted: bool,
@@ -350,7 +354,7 @@ def with_tokenizer(
 
     Parameters
     ----------
-    matrix : ndarray of shape (n_rows, dim)
+    matrix : ndarray of shape (n_rows, dim) or VectorTable
         Vector of each token id.
     tokenizer : tokenizers.Tokenizer
         Tokens that the token ids belong to.
@@ -373,14 +377,8 @@ def with_tokenizer(
         If a token id is not below ``n_rows``.
     """
     check_matrix(matrix, source)
-    tokens = [""] * len(matrix)
-    for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
-        if number >= len(matrix):
-            raise ValueError(
-                f"{source}: its tokenizer has the id {number} ({token!r}), but "
-                f"its table has only {len(matrix)} rows; they do not belong together"
-            )
-        tokens[number] = token
+    tokens = TokensById(tokenizer, len(matrix))
+    _check_ids(tokens, source)
     return WordVectors(
         tokens,
         matrix,
@@ -393,35 +391,31 @@ def with_tokenizer(
     )
 
 
+def _check_ids(tokens: TokensById, source: str) -> None:
+    """Raise a ValueError if a token of the tokenizer has no row in the table."""
+    tokenizer, n_rows = tokens.tokenizer, len(tokens)
+    token_of = tokenizer.id_to_token
+    n_found = sum(token_of(number) is not None for number in range(n_rows))
+    if n_found == tokenizer.get_vocab_size(with_added_tokens=True):
+        return
+    # A dict of all tokens takes much memory, which some allocators do not return.
+    for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
+        if number >= n_rows:
+            raise ValueError(
+                f"{source}: its tokenizer has the id {number} ({token!r}), but "
+                f"its table has only {n_rows} rows; they do not belong together"
+            )
+
+
 def unknown_id(tokenizer: Any) -> int | None:
     """Id of the unknown token of a tokenizer; None if there is none."""
-    model = json.loads(tokenizer.to_str())["model"]
-    if model.get("unk_token") is not None:
-        token_id = tokenizer.token_to_id(model["unk_token"])
-    else:
-        token_id = model.get("unk_id")
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):
+        unknown = model.unk_token
+        token_id = None if unknown is None else tokenizer.token_to_id(unknown)
+    else:  # Unigram
+        token_id = json.loads(tokenizer.to_str())["model"].get("unk_id")
     return None if token_id is None else int(token_id)
-
-
-def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
-    """Table of a static model, with model2vec's row mapping and weights applied."""
-    matrix, mapping = tensors[name], tensors.get("mapping")
-    check_matrix(matrix, source)
-    if mapping is not None:
-        if mapping.ndim != 1 or mapping.dtype.kind not in "iu":
-            raise ValueError(f"{source}: its mapping must be a 1-D array of integers")
-        if mapping.size and not 0 <= mapping.min() <= mapping.max() < len(matrix):
-            raise ValueError(
-                f"{source}: its mapping must have rows below {len(matrix)}, found "
-                f"{mapping.min()} to {mapping.max()}"
-            )
-        matrix = matrix[mapping]
-    weights = tensors.get("weights")
-    if weights is not None:
-        if weights.shape != (len(matrix),):
-            raise ValueError(f"{source} must have a weight for each row of its table")
-        matrix = as_float32(matrix) * as_float32(weights)[:, None]
-    return matrix
 
 
 def _inputs(tensors: dict[str, NDArray[Any]], path: Path) -> NDArray[Any]:

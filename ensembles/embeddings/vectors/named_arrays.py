@@ -11,11 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import REPLACING, NotUtf8
-from ensembles.embeddings.vectors.word_vectors import (
-    WordVectors,
-    as_float32,
-    check_matrix,
-)
+from ensembles.embeddings.vectors.vector_table import as_stored, check_matrix
+from ensembles.embeddings.vectors.word_vectors import WordVectors
 
 MATRIX = ("embeddings", "vectors", "matrix")
 TOKENS = ("tokens", "words", "vocab")
@@ -66,7 +63,7 @@ def from_arrays(
         raise ValueError(f"{source} must have a count for each token")
     return WordVectors(
         tokens[:limit],
-        as_float32(matrix[:limit]),
+        as_stored(matrix[:limit]),
         counts=None if counts is None else counts[:limit].astype(np.int64),
         source=source,
         format=Path(source).suffix[1:],

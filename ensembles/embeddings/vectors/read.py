@@ -27,6 +27,7 @@ from ensembles.embeddings.vectors import (
     word2vec,
 )
 from ensembles.embeddings.vectors.ngrams import NgramVectors
+from ensembles.embeddings.vectors.vector_table import as_stored, static_table
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
@@ -74,8 +75,9 @@ def read_vectors(
     Returns
     -------
     WordVectors
-        Memory-mapped from safetensors, uncompressed npz and the n-grams of fastText.
-        Mapped vectors are not checked for NaN.
+        Memory-mapped from safetensors, uncompressed npz and the n-grams of fastText,
+        without a conversion of float32, float16, bfloat16 and int8. Mapped vectors are
+        not checked for NaN.
 
     Raises
     ------
@@ -244,7 +246,7 @@ def _limited(word_vectors: WordVectors, limit: int) -> WordVectors:
 
 
 def _from_gensim(keyed: Any, source: str) -> WordVectors:
-    matrix, tokens = as_float32(np.asarray(keyed.vectors)), list(keyed.index_to_key)
+    matrix, tokens = as_stored(np.asarray(keyed.vectors)), list(keyed.index_to_key)
     counts = keyed.expandos.get("count")
     descending = np.arange(len(tokens), 0, -1)
     if counts is not None:
@@ -269,9 +271,9 @@ def _from_static(model: Any, source: str) -> WordVectors:
     for name, attribute in (("mapping", "token_mapping"), ("weights", "weights")):
         if getattr(model, attribute, None) is not None:
             tensors[name] = np.asarray(getattr(model, attribute))
-    matrix = model_directory.static_table(tensors, "embeddings", source)
+    matrix = static_table(tensors, "embeddings", source)
     return model_directory.with_tokenizer(
-        as_float32(matrix),
+        matrix,
         model.tokenizer,
         preweighted=True,
         normalize=bool(getattr(model, "normalize", False)),

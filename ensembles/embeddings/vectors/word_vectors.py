@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.dtypes import FLOATS
+from ensembles.embeddings.vectors.vector_table import Matrix, as_stored, check_matrix
 
 if TYPE_CHECKING:
     from ensembles.embeddings.vectors.ngrams import NgramVectors
@@ -30,8 +30,10 @@ class WordVectors:
     ----------
     tokens : sequence of n_tokens str
         Token of each row. The first row of a duplicate token counts.
-    matrix : ndarray of shape (n_tokens, dim), float32
-        Vector of each token, possibly memory-mapped.
+    matrix : ndarray of shape (n_tokens, dim) or VectorTable
+        Vector of each token, possibly memory-mapped: float32, float16, bfloat16 or
+        int8, as in the file. A `VectorTable` computes the vectors that are read from
+        stored ones, which are scaled, or shared by tokens.
     counts : ndarray of shape (n_tokens,), int64, or None, default=None
         Frequency of each token in the training corpus of the vectors; None if unknown.
     tokenizer : tokenizers.Tokenizer or None, default=None
@@ -52,7 +54,7 @@ class WordVectors:
     """
 
     tokens: Sequence[str]
-    matrix: Float32 = field(repr=False)
+    matrix: Any = field(repr=False)  # Matrix; callers index it as an array
     counts: Counts | None = field(default=None, repr=False)
     tokenizer: Any = field(default=None, repr=False)
     ngrams: NgramVectors | None = field(default=None, repr=False)
@@ -81,8 +83,10 @@ class WordVectors:
         return self
 
     @cached_property
-    def vocabulary(self) -> dict[str, int]:
+    def vocabulary(self) -> Mapping[str, int]:
         """Row of each token; the first row of a duplicate token."""
+        if isinstance(self.tokens, TokensById):
+            return RowsByToken(self.tokens, self.unk_index)
         if self.tokenizer is not None:
             pairs = enumerate(self.tokens)
             return {t: row for row, t in pairs if t and row != self.unk_index}
@@ -102,35 +106,73 @@ class WordVectors:
         return rows
 
 
-def check_matrix(matrix: Any, source: str) -> None:
-    """Raise unless an object is a non-empty 2-D array of real numbers.
+class TokensById(Sequence[str]):
+    """Tokens of a Hugging Face tokenizer by id, which stay in the tokenizer.
+
+    A list of the 500 000 tokens of a multilingual tokenizer takes 35 MB, and a dict of
+    them 80 MB.
 
     Parameters
     ----------
-    matrix : object
-        Object to check.
-    source : str
-        Name of the origin, for messages.
-
-    Raises
-    ------
-    TypeError
-        If it is not an array, or its dtype is neither floating point nor integer.
-    ValueError
-        If it is not two-dimensional, or an axis is empty.
+    tokenizer : tokenizers.Tokenizer
+        Tokenizer.
+    n_rows : int
+        Number of rows of the table; ids without a token have the token "".
     """
-    dtype = getattr(matrix, "dtype", None)
-    is_real = dtype in FLOATS or getattr(dtype, "kind", "") in "iu"
-    if not isinstance(matrix, np.ndarray) or not is_real:
-        raise TypeError(f"{source} must be an array of real numbers, found {dtype}")
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(
-            f"{source} must have shape (n_tokens, dim), both at least 1, found "
-            f"{matrix.shape}"
-        )
+
+    def __init__(self, tokenizer: Any, n_rows: int) -> None:
+        self.tokenizer = tokenizer
+        self._n_rows = n_rows
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        numbers = range(self._n_rows)[index]
+        token_of = self.tokenizer.id_to_token
+        if isinstance(numbers, range):
+            return [token_of(number) or "" for number in numbers]
+        return str(token_of(numbers) or "")
+
+    def __iter__(self) -> Iterator[str]:
+        token_of = self.tokenizer.id_to_token
+        return (token_of(number) or "" for number in range(self._n_rows))
 
 
-def check_finite(matrix: Float32, tokens: Sequence[str], source: str) -> None:
+class RowsByToken(Mapping[str, int]):
+    """Row of each token of a Hugging Face tokenizer, except of the unknown token.
+
+    Parameters
+    ----------
+    tokens : TokensById
+        The tokens.
+    unk_index : int or None
+        Row of the unknown token; None if there is none.
+    """
+
+    def __init__(self, tokens: TokensById, unk_index: int | None) -> None:
+        self._tokens = tokens
+        self._unk_index = unk_index
+
+    def __getitem__(self, token: str) -> int:
+        row = self._tokens.tokenizer.token_to_id(token) if token else None
+        if row is None or row == self._unk_index:
+            raise KeyError(token)
+        return int(row)
+
+    def __iter__(self) -> Iterator[str]:
+        pairs = enumerate(self._tokens)
+        return (token for row, token in pairs if token and row != self._unk_index)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def check_finite(matrix: Matrix, tokens: Sequence[str], source: str) -> None:
     """Raise if a vector contains NaN or infinity.
 
     Parameters
@@ -189,7 +231,7 @@ def from_pairs(tokens: Sequence[Any], matrix: Any, source: str) -> WordVectors:
         ) from None
     check_matrix(rows, source)
     words = [check_token(token, source) for token in tokens]
-    table = WordVectors(words, as_float32(rows), source=source)
+    table = WordVectors(words, as_stored(rows), source=source)
     check_finite(table.matrix, table.tokens, source)
     return table
 

@@ -7,12 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.vector_files import save_tensors
 from ensembles.embeddings.vectors.read import read_vectors
+from ensembles.embeddings.vectors.vector_table import Matrix, VectorTable
 
 SUFFIXES = (".safetensors", ".npz")
 
@@ -76,7 +78,7 @@ def write_vectors(
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(token) for token in encoded], out=offsets[1:])
     arrays: dict[str, NDArray[Any]] = {
-        "embeddings": word_vectors.matrix,
+        "embeddings": _array_of(word_vectors.matrix, path.suffix),
         "tokens": np.frombuffer(b"".join(encoded), np.uint8),
         "offsets": offsets,
     }
@@ -92,3 +94,12 @@ def write_vectors(
         ):
             np.savez(file, allow_pickle=False, **arrays)
     return path
+
+
+def _array_of(matrix: Matrix, suffix: str) -> NDArray[Any]:
+    """Vectors as an array that the format can hold: npz has no bfloat16."""
+    if isinstance(matrix, VectorTable) or (
+        suffix == ".npz" and matrix.dtype == ml_dtypes.bfloat16
+    ):
+        return np.asarray(matrix, np.float32)
+    return matrix

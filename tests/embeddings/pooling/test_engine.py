@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -16,15 +17,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensembles.embeddings.pooling.engine import RULES, embed_texts, pool, pooling_spec
-from ensembles.embeddings.pooling.loops import LANE_ROWS
+from ensembles.embeddings.pooling.loops import LANE_ROWS, normalize_rows, widened
 from ensembles.embeddings.tokenization import texts as texts_module
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows, Tokenizer
 from ensembles.embeddings.tokenization.texts import TextBatch
 from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
+from ensembles.embeddings.vectors.vector_table import VectorTable
 
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
 DATA = os.environ.get("ENSEMBLES_DATA")
-DTYPES = [np.float32, np.float16, np.int8]
+DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8]
 N_ROWS, DIM = 50, 7
 LONG = 3 * LANE_ROWS + 2
 WORDS = [f"word{row}" for row in range(N_ROWS)]
@@ -276,7 +278,9 @@ def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("table", [np.zeros(3, np.float32), np.zeros((3, 2))])
 def test_wrong_tables_are_refused(table: Table) -> None:
-    with pytest.raises(ValueError, match="table must be float32, float16 or int8"):
+    with pytest.raises(
+        ValueError, match="table must be float32, float16, bfloat16 or int8"
+    ):
         pooled(RaggedRows(np.zeros(1, np.int32), np.array([0, 1])), table)
 
 
@@ -307,3 +311,80 @@ def test_ids_of_real_sentences_are_those_of_a_real_tokenizer() -> None:
         for encoding, row in zip(expected, found, strict=True):
             assert encoding.ids == row.tolist()
     assert len(texts) > 20_000
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_every_16_bit_number_is_widened_exactly(dtype: Any) -> None:
+    is_half = dtype == np.float16
+    bits = np.arange(1 << 16, dtype=np.uint16)[:: 7 if PLAIN else 1]
+    numbers = bits.view(np.int16 if is_half else np.uint16)
+    half = True if is_half else None
+    found = np.array([widened(x, True, half) for x in numbers], np.float32)
+    expected = bits.view(dtype).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stored_tables_are_pooled_as_their_float32_tables(
+    dtype: Any, weighted: bool, mapped: bool, scaled: bool, rng: np.random.Generator
+) -> None:
+    n_rows = 2 * N_ROWS if mapped else N_ROWS
+    mapping = rng.integers(0, N_ROWS, n_rows) if mapped else None
+    scales = rng.normal(size=n_rows).astype(np.float32) if scaled else None
+    table = VectorTable(table_of(dtype, rng), mapping, scales)
+    wide = table.stored.astype(np.float32)
+    wide = wide if mapping is None else wide[mapping]
+    wide = wide if scales is None else wide * scales[:, None]
+    np.testing.assert_array_equal(np.asarray(table), wide)
+    np.testing.assert_array_equal(table[[3, 1]], wide[[3, 1]])
+    weights = rng.random(n_rows).astype(np.float32) if weighted else None
+    ragged = ragged_of([0, 1, 3, 4, 9, LONG], rng)
+    if mapped:  # rows of the second half too
+        np.copyto(ragged.rows, ragged.rows + N_ROWS // 2, where=ragged.rows >= 0)
+    for rule in sorted(RULES):
+        options: Any = {"rules": [rule], "weights": weights}
+        found = pool(ragged, pooling_spec(table, **options)).tobytes()
+        if len(wide) > ragged.rows.max():
+            assert found == pool(ragged, pooling_spec(wide, **options)).tobytes()
+
+
+def test_rows_beyond_a_mapping_are_refused() -> None:
+    table = VectorTable(np.ones((9, 2), np.float16), np.array([8, 0]))
+    with pytest.raises(ValueError, match=r"rows must be below 2, .* found 2"):
+        pool(RaggedRows(np.array([2], np.int32), np.array([0, 1])), pooling_spec(table))
+
+
+def test_special_numbers_of_half_precision_stay_special() -> None:
+    table = np.array([[np.inf, -np.inf, 6e-8, np.nan]], np.float16)
+    (found,) = pooled(RaggedRows(np.zeros(1, np.int32), np.array([0, 1])), table)
+    np.testing.assert_array_equal(found, table[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("dim", [1, 7, 8, 37])
+def test_normalized_rows_have_length_one_and_zeros_stay(
+    dim: int, rng: np.random.Generator
+) -> None:
+    vectors = rng.normal(scale=1e-20, size=(9, dim)).astype(np.float32)
+    vectors[4] = 0
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    lengths[4], first = 1, vectors[0].copy()
+    normalize_rows(vectors, 1, 9)
+    np.testing.assert_array_equal(vectors[0], first)
+    np.testing.assert_allclose(vectors[1:], (wide / lengths)[1:], rtol=1.2e-7)
+
+
+def test_texts_are_normalized_in_every_slice(rng: np.random.Generator) -> None:
+    table = table_of(np.float32, rng)
+    tokens = make_tokenizer(None, {word: row for row, word in enumerate(WORDS)})
+    texts = [" ".join(rng.choice(WORDS, 3)) for _ in range(60 if PLAIN else 5000)]
+    found = embed(texts, tokens, table)
+    spec = pooling_spec(table)
+    for n_threads in (1, 3):
+        unit = embed_texts(texts, tokens, spec, n_threads=n_threads, normalize=True)
+        expected = found / np.linalg.norm(found, axis=1, keepdims=True)
+        np.testing.assert_allclose(unit, expected, rtol=1e-5, atol=1e-7)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from safetensors.numpy import save_file
 from ensembles.embeddings.auto_model import load_model
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.vectors.read import read_vectors
+from ensembles.embeddings.vectors.vector_table import VectorTable
 
 DATA = Path(os.environ.get("ENSEMBLES_DATA", "absent")) / "vectors"
 WORDS = ["[UNK]", "the", "cat", "sat", "##s", "."]
@@ -505,3 +508,144 @@ def test_an_array_alone_lacks_its_tokens(matrix: Any) -> None:
         TypeError, match=r"found an array: pass the pair \(tokens, array"
     ):
         read_vectors(matrix)
+
+
+def test_tables_of_static_models_stay_mapped(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    path, n_rows = folder(tmp_path / "m", matrix, tokenizer), len(matrix)
+    mapping, weights = np.arange(n_rows)[::-1].copy(), np.linspace(0.5, 2, n_rows)
+    stored = matrix.astype(np.float16)
+    tensors = {"embeddings": stored, "mapping": mapping, "weights": weights}
+    save_file(tensors, path / "model.safetensors")
+    table = read_vectors(path).matrix
+    assert isinstance(table, VectorTable)
+    assert table.stored.dtype == np.float16
+    assert not table.stored.flags.owndata
+    expected = stored[mapping].astype(np.float32) * weights.astype("f4")[:, None]
+    np.testing.assert_array_equal(table, expected)
+    found = SentenceEmbedder(path, weights=None).fit().transform(["the cat"])
+    np.testing.assert_allclose(found, [expected[[1, 2]].mean(axis=0)], rtol=1e-6)
+
+
+def test_tokens_by_id_are_those_of_the_tokenizer(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    vectors = read_vectors(folder(tmp_path / "m", matrix, tokenizer))
+    ids = tokenizer.get_vocab()
+    tokens = sorted(ids, key=ids.get)
+    assert list(vectors.tokens) == tokens
+    assert vectors.tokens[1:3] == tokens[1:3]
+    assert vectors.tokens[-1] == tokens[-1]
+    known = {t: n for t, n in ids.items() if n != vectors.unk_index}
+    assert dict(vectors.vocabulary) == known
+    assert "[NOT]" not in vectors.vocabulary
+    assert len(vectors.vocabulary) == len(known)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", None])
+@pytest.mark.parametrize("params", [{}, {"rule": "maximum", "weights": "zipf"}])
+def test_saved_tables_of_every_dtype_are_read_back(
+    params: dict[str, Any],
+    dtype: str | None,
+    tmp_path: Path,
+    matrix: Any,
+    tokenizer: Any,
+) -> None:
+    path = folder(tmp_path / "m", matrix, tokenizer)
+    options = {"weights": None, **params}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a static model with weights
+        embedder = SentenceEmbedder(path, **options).fit()
+    embedder.save(tmp_path / "saved", table_dtype=dtype)
+    again = SentenceEmbedder.load(tmp_path / "saved")
+    table = again.vectors_.matrix
+    stored = table.stored if isinstance(table, VectorTable) else table
+    assert stored.dtype == np.dtype(dtype or "float32")
+    texts = ["the cat", "cat", "the the", ""]
+    tolerance = {"int8": 1 / 250, "float16": 5e-4}.get(dtype or "", 0)
+    np.testing.assert_allclose(
+        *(again.transform(texts), embedder.transform(texts)),
+        atol=tolerance * abs(matrix).max(),
+    )
+    again.save(tmp_path / "again")
+    twice = SentenceEmbedder.load(tmp_path / "again").transform(texts)
+    np.testing.assert_array_equal(twice, again.transform(texts))
+
+
+def test_int8_tables_are_read_by_other_libraries(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    model2vec = pytest.importorskip("model2vec")
+    embedder = SentenceEmbedder(
+        folder(tmp_path / "m", matrix, tokenizer), weights=None
+    ).fit()
+    embedder.save(tmp_path / "saved", table_dtype="int8")
+    theirs = model2vec.StaticModel.from_pretrained(tmp_path / "saved")
+    found = SentenceEmbedder.load(tmp_path / "saved").transform(["the cat"])
+    np.testing.assert_allclose(theirs.encode(["the cat"]), found, rtol=1e-5)
+
+
+def test_wrong_table_dtypes_are_refused(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    large = np.full_like(matrix, 1e6)
+    embedder = SentenceEmbedder(
+        folder(tmp_path / "m", large, tokenizer), weights=None
+    ).fit()
+    with pytest.raises(ValueError, match="table_dtype must be one of"):
+        embedder.save(tmp_path / "saved", table_dtype="int4")
+    with pytest.raises(ValueError, match="at most 65504 in magnitude, found 1e\\+06"):
+        embedder.save(tmp_path / "saved", table_dtype="float16")
+    assert not (tmp_path / "saved").exists()
+
+
+SHARING = """
+import sys, time
+from ensembles.embeddings import SentenceEmbedder
+
+def rollup():
+    lines = open("/proc/self/smaps").read().split("\\n")
+    inside, found = False, {"Pss": 0, "Rss": 0, "Private_Dirty": 0, "Private_Clean": 0}
+    for line in lines:
+        name = line.split(":")[0]
+        if "-" in line.split(" ")[0]:
+            inside = line.endswith("model.safetensors")
+        elif inside and name in found:
+            found[name] += int(line.split()[1])
+    return found
+
+embedder = SentenceEmbedder.load(sys.argv[1])
+embedder.transform([f"w{n}" for n in range(0, 25_000)])
+print("ready", flush=True)
+sys.stdin.readline()
+print(*rollup().values(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_two_processes_share_a_mapped_table(tmp_path: Path) -> None:
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("needs /proc/self/smaps")
+    n_rows, dim = 25_000, 1024  # 50 MB in half precision
+    table = np.ones((n_rows, dim), np.float16)
+    embedder = SentenceEmbedder(
+        ([f"w{n}" for n in range(n_rows)], table), weights=None
+    ).fit()
+    embedder.save(tmp_path / "m")
+    assert SentenceEmbedder.load(tmp_path / "m").vectors_.matrix.dtype == np.float16
+    command = [sys.executable, "-c", SHARING, str(tmp_path / "m")]
+    options: dict[str, Any] = {"stdin": -1, "stdout": -1, "text": True}
+    pair: list[Any] = [subprocess.Popen(command, **options) for _ in range(2)]
+    for process in pair:
+        assert process.stdout.readline() == "ready\n"
+    for process in pair:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        pss, rss, dirty, clean = map(int, process.stdout.readline().split())
+        assert rss > 0.9 * table.nbytes / 1024
+        assert pss < 0.6 * rss
+        assert dirty == 0
+        assert clean < 0.05 * rss
+    for process in pair:
+        process.communicate("\n", timeout=60)

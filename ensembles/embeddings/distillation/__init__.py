@@ -1,0 +1,1 @@
+"""Distillation of sentence encoders into averaged word vectors."""

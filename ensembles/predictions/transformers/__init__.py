@@ -1,0 +1,1 @@
+"""Outputs of transformers: combined, weighted by rated pairs, and projected."""

@@ -1,0 +1,178 @@
+"""Ridge regression and refinement, against dense float64 algebra."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensembles.embeddings.distillation.loops import add_squares, descend_cosines
+from ensembles.embeddings.distillation.refinement import refine
+from ensembles.embeddings.distillation.ridge import fit_ridge, sorted_tokens
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
+
+
+def ragged(texts: list[list[int]]) -> RaggedRows:
+    rows = np.array([row for text in texts for row in text], np.int32)
+    return RaggedRows(rows, np.cumsum([0, *map(len, texts)]).astype(np.int64))
+
+
+def mean_counts(texts: RaggedRows, n_tokens: int) -> Any:
+    matrix = np.zeros((len(texts.offsets) - 1, n_tokens))
+    for row, (start, stop) in zip(matrix, pairwise(texts.offsets), strict=True):
+        np.add.at(row, texts.rows[start:stop], 1 / max(stop - start, 1))
+    return matrix
+
+
+def exact(
+    texts: RaggedRows, targets: Any, prior: Any, alpha: float, weights: Any
+) -> Any:
+    """Normal equations in float64."""
+    counts = mean_counts(texts, len(prior))
+    left = counts.T @ (weights[:, None] * counts) + alpha * np.eye(len(prior))
+    right = counts.T @ (weights[:, None] * targets) + alpha * prior
+    return np.linalg.solve(left, right)
+
+
+words = st.lists(st.integers(0, 6), max_size=8)
+
+
+@given(st.lists(words, min_size=1, max_size=20), st.integers(0, 2**32 - 1))
+def test_the_table_solves_the_normal_equations(
+    texts: list[list[int]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tokens = ragged(texts)
+    targets = rng.normal(size=(len(texts), 3)).astype(np.float16)
+    prior = rng.normal(size=(7, 3)).astype(np.float32)
+    weights = rng.integers(0, 4, len(texts)).astype(np.float32)
+    table = fit_ridge(tokens, targets, prior, alpha=0.3, n_iter=30, weights=weights)
+    expected = exact(tokens, targets.astype(float), prior, 0.3, weights)
+    np.testing.assert_allclose(table, expected, rtol=2e-4, atol=2e-4)
+
+
+@given(st.lists(words, min_size=1, max_size=9))
+def test_the_preconditioner_is_the_diagonal(texts: list[list[int]]) -> None:
+    tokens = sorted_tokens(ragged(texts))
+    weights = np.arange(1, len(texts) + 1, dtype=np.float32)
+    diagonal = np.zeros(7)
+    add_squares(*tokens, weights, diagonal)
+    counts = mean_counts(ragged(texts), 7)
+    np.testing.assert_allclose(diagonal, weights @ counts**2, atol=1e-12)
+
+
+def test_duplicates_count_like_weights(rng: np.random.Generator) -> None:
+    texts, targets = [[0, 1, 1], [2], [1, 2]], rng.normal(size=(3, 5))
+    targets, prior = targets.astype(np.float32), np.zeros((4, 5), np.float32)
+    options: dict[str, Any] = {"alpha": 0.1, "n_iter": 20}
+    once = fit_ridge(
+        ragged(texts),
+        targets,
+        prior,
+        weights=np.array([3, 1, 2], np.float32),
+        **options,
+    )
+    order = [0, 0, 0, 1, 2, 2]
+    often = fit_ridge(
+        ragged([texts[k] for k in order]), targets[order], prior, **options
+    )
+    np.testing.assert_allclose(once, often, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0, 0.03])
+def test_tokens_of_no_text_keep_their_prior(
+    rng: np.random.Generator, alpha: float
+) -> None:
+    prior = rng.normal(size=(3, 2)).astype(np.float32)
+    targets = np.array([[1, 0], [0, 1]], np.float16)
+    table = fit_ridge(ragged([[0], []]), targets, prior, alpha=alpha, n_iter=5)
+    np.testing.assert_array_equal(table[1:], prior[1:])
+    assert not np.allclose(table[0], prior[0])
+
+
+def test_the_number_of_threads_does_not_change_a_bit(rng: np.random.Generator) -> None:
+    texts = ragged([list(rng.integers(0, 50, 9)) for _ in range(200)])
+    targets = rng.normal(size=(200, 150)).astype(np.float16)
+    prior = rng.normal(size=(50, 150)).astype(np.float32)
+    tables = [
+        fit_ridge(texts, targets, prior, alpha=0.03, n_iter=7, n_threads=n)
+        for n in (1, 2, 5, None)
+    ]
+    assert all(table.tobytes() == tables[0].tobytes() for table in tables)
+
+
+def test_finished_columns_are_reported() -> None:
+    steps: list[int] = []
+    zeros = np.zeros((2, 70), np.float32)
+    fit_ridge(ragged([[0]]), zeros[:1], zeros, alpha=1, n_iter=1, progress=steps.append)
+    assert steps == [64, 6]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+def test_steps_follow_the_gradient_of_the_cosine(text: list[int], seed: int) -> None:
+    """Against central differences, where all rows have the same large square sum."""
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(4, 5)).astype(np.float32)
+    target = rng.normal(size=5)
+    target /= np.linalg.norm(target)
+
+    def loss(rows: Any) -> float:
+        mean = rows[text].mean(axis=0)
+        return 1 - float(mean @ target / np.linalg.norm(mean))
+
+    expected = np.zeros((4, 5))
+    wide, step = table.astype(np.float64), 1e-5
+    for index in np.ndindex(4, 5):
+        change = np.zeros((4, 5))
+        change[index] = step
+        expected[index] = (loss(wide + change) - loss(wide - change)) / (2 * step)
+    moved, squares = table.copy(), np.full(4, 1e12)
+    tokens = ragged([text])
+    found = descend_cosines(
+        *(*tokens, np.ones(1, np.float32), np.zeros(1, np.int64)),
+        *(target[None].astype(np.float32), 1e5, moved, squares),
+    )
+    assert found == pytest.approx(loss(table), abs=1e-5)
+    size = float(np.linalg.norm(table[text].mean(axis=0))) * len(text)
+    np.testing.assert_allclose(
+        (table - moved) * 10, expected, atol=3e-5 * (1 + 1 / size)
+    )
+
+
+def test_refinement_brings_cosines_nearer(rng: np.random.Generator) -> None:
+    texts = ragged([list(rng.integers(0, 30, 5)) for _ in range(300)])
+    truth = rng.normal(size=(30, 8))
+    targets = mean_counts(texts, 30) @ truth
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    start = (truth + 2 * rng.normal(size=truth.shape)).astype(np.float32)
+
+    def loss(table: Any) -> float:
+        means = mean_counts(texts, 30) @ table
+        return 1 - float(
+            np.mean((means * targets).sum(axis=1) / np.linalg.norm(means, axis=1))
+        )
+
+    halves = targets.astype(np.float16)
+    table = refine(texts, halves, start, n_epochs=20, seed=1)
+    assert loss(table) < 0.5 * loss(start)
+    assert (
+        refine(texts, halves, start, n_epochs=20, seed=1).tobytes() == table.tobytes()
+    )
+    other = refine(texts, halves, start, n_epochs=20, seed=2)
+    assert other.tobytes() != table.tobytes()
+    np.testing.assert_array_equal(refine(texts, halves, start, n_epochs=0), start)
+
+
+def test_texts_without_tokens_or_weight_change_nothing() -> None:
+    table = np.array([[1, 0], [0, 0]], np.float32)
+    texts, targets = (
+        ragged([[], [1], [0]]),
+        np.array([[0, 1], [0, 1], [0, 1]], np.float16),
+    )
+    weights = np.array([1, 1, 0], np.float32)
+    found = refine(texts, targets, table, n_epochs=2, weights=weights)
+    np.testing.assert_array_equal(found, table)
