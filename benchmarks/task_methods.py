@@ -19,7 +19,7 @@ from ensembles.checkpoints.methods.builtin import RULES
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 TRIMMED = "fine-tuned, trimmed to 20 %"
 SCALED = ("scale", SCALES)
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps
+RATES = (1e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps; the first is the default
 N_EXAMPLES = 256  # training rows of each task for Gram matrices
 N_FISHER = 64  # training rows of each task for the Fisher information
 BATCH_SIZE = 32
@@ -67,7 +67,7 @@ METHODS = {
     "RegMean++": Method("regmean", moments="gram, by layers"),
     "ISO-C": Method("iso_c", {}, *SCALED),
     "TSV": Method("tsv", {}, *SCALED),
-    "WUDI": Method("wudi"),
+    "WUDI": Method("wudi", {"learning_rate": RATES[0]}),
     "WUDI, learning rate chosen": Method("wudi", {}, "learning_rate", RATES),
     "WUDI, exact": Method("wudi", {"solver": "exact"}),
 }
@@ -132,7 +132,12 @@ def merged(
         options: dict[str, Any] = {"base": base} if needs_base else {}
         if method.moments:
             options["moments"] = data.moments(method.moments)
-        return average(states, rule=method.rule, rule_params=params, **options)
+        key = f"{method.rule} {sorted(params.items())}"
+        if key not in data.merged:
+            data.merged[key] = average(
+                states, rule=method.rule, rule_params=params, **options
+            )
+        return data.merged[key]
 
     # `scale` multiplies the difference to the base in each rule that has it.
     unscaled = merge(1.0) if method.tried == "scale" else None
@@ -151,7 +156,10 @@ def scaled(state: State, base: State, scale: float) -> State:
 
 
 class Data:
-    """Moments of the training data of each member, collected at their first use."""
+    """Merges that were made, and moments of the members' training data.
+
+    Both are kept: steps of WUDI take minutes, and two rows have the same.
+    """
 
     def __init__(
         self, backbone: nn.Module, tasks: Sequence[Task], states: Sequence[State]
@@ -159,6 +167,7 @@ class Data:
         self.backbone = backbone
         self.tasks = tasks
         self.states = states
+        self.merged: dict[str, State] = {}
         self._moments: dict[str, list[Any]] = {}
 
     def moments(self, kind: str) -> list[Any]:

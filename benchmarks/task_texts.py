@@ -20,6 +20,9 @@ SETTINGS = Settings(250, 1e-4, batch_size=16, n_shared_steps=1200)
 SIZES = (2000, 125, 500)  # texts to train, to choose parameters, to report
 QUICK = Settings(5, 1e-4, n_shared_steps=10)
 QUICK_SIZES = (500, 40, 40)
+PARTS = ("n_train", "n_validation", "n_test")
+FACTS = {**dict(zip(PARTS, SIZES, strict=True)), "products": "bfloat16"}
+QUICK_FACTS = {**dict(zip(PARTS, QUICK_SIZES, strict=True)), "products": "bfloat16"}
 MAX_TOKENS = 40
 N_EXAMPLES = 500  # training texts from which the vectors of classes are computed
 LAST_CLICKBAIT = 15_975  # lines of headlines.txt before the news headlines
