@@ -36,6 +36,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
+from ensembles.rules.builtin import RULES
 from ensembles.rules.builtin import mean as MEAN
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
@@ -205,9 +206,14 @@ def _n_combined(target: TensorPlan) -> int:
     return target.size * len(target.sources) if len(target.sources) > 1 else 0
 
 
-def _is_copied(target: TensorPlan) -> bool:
-    """Whether a tensor of the result has the bytes of the first member's."""
-    return target.action == "copy" and target.sources[0].dtype == target.dtype
+def _is_copied(target: TensorPlan, plan: Plan) -> bool:
+    """Whether a tensor of the result certainly has the bytes of its only source."""
+    if len(target.sources) > 1 or target.sources[0].dtype != target.dtype:
+        return False
+    weights, params = plan.settings_of(target)
+    is_identity = plan.rule is RULES["linear_combination"] and weights[0] == 1
+    is_identity &= params.get("scale", 1) == 1
+    return target.action == "copy" or (target.action == "combine" and is_identity)
 
 
 def _groups(
@@ -348,13 +354,16 @@ class _Streamer:
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
         ]
-        if not _is_copied(target):
+        is_copied = _is_copied(target, plan)
+        if not is_copied:
             digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
             block = buffers.read(target, start, stop)
             members = block.members
-            if target.action == "average":
+            if is_copied:
+                out = members[0]
+            elif target.action == "average":
                 out = MEAN.combine(members, weights, target.dtype)
             elif target.action == "combine":
                 with naming(target.name):
@@ -381,7 +390,7 @@ class _Streamer:
             self._report(sources)
         blocks = [block_digest.close() for block_digest in digests]
         crcs = [block_digest.crc for block_digest in digests[: len(target.sources)]]
-        if _is_copied(target):
+        if is_copied:
             blocks.append(blocks[0])
         return _Combined(blocks, crcs, is_finite)
 
