@@ -345,9 +345,7 @@ def plan(
     )
     if resolved.needs_moments is not None and len(opened_moments) == len(opened):
         match = add_moments(match, opened_moments, resolved.needs_moments)
-    # Inspections have rules of their own, and compare a checkpoint with itself.
-    if RULES.get(resolved.name) is resolved:
-        problems += base_problems(opened, base_opened)
+    problems += base_problems(opened, base_opened)
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)
     ]

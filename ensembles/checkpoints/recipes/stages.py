@@ -137,7 +137,17 @@ def write_recipes(
     -------
     MergeReport
         Of the last merge.
+
+    Raises
+    ------
+    ValueError
+        If the merges were planned with ``run_prompts=False``, or cannot be carried out.
     """
+    if not staged.options.get("run_prompts", True):
+        raise ValueError(
+            "merges planned with run_prompts=False have no routers; plan them with "
+            "run_prompts=True to write them"
+        )
     if len(staged.plans) == 1:
         return write(staged.plans[0], progress=progress, sha256=sha256)
     force = bool(staged.options.get("force"))
