@@ -131,7 +131,9 @@ def test_a_result_is_compared_with_its_recipe(merge: Merge) -> None:
     assert "verified: rule, weights and parameters: those of the recipe" in same.stdout
     others = {
         TASK_ARITHMETIC.format(weight="[0, 3]", base="a"): "by tensor of the recipe: ",
-        TASK_ARITHMETIC.format(weight="[0, 2]", base="b"): "differs: b differs from the recorded base",
+        TASK_ARITHMETIC.format(
+            weight="[0, 2]", base="b"
+        ): "b differs from the recorded b",
         recipe.replace("task_arithmetic", "ties"): 'rule of the recipe: "ties", recor',
     }
     for other, problem in others.items():
