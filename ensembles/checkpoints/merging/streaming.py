@@ -28,6 +28,8 @@ from ensembles.checkpoints.planning.buffers import (
     ReadBuffers,
     buffer_budget,
     chunk_size,
+    n_combined,
+    returns_source,
     unit_of,
 )
 from ensembles.checkpoints.planning.plan import Plan
@@ -36,7 +38,6 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
-from ensembles.rules.builtin import RULES
 from ensembles.rules.builtin import mean as MEAN
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
@@ -153,7 +154,7 @@ def stream_plan(
     targets = sorted(plan.targets, key=lambda t: t.action != "resolve_integers")
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
     n_threads = plan.threads if n_bytes >= FEW else 1
-    prepare_loops(sum(map(_n_combined, targets)))
+    prepare_loops(sum(map(n_combined, targets)))
     streamer = _Streamer(plan, sinks, n_threads, progress)
     jobs: list[_Job] = []
     combined: list[_Combined] = []
@@ -193,27 +194,12 @@ def rule_states(plan: Plan, progress: Progress) -> dict[str, Any]:
     """
     targets = [target for target in plan.targets if target.action == "combine"]
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
-    prepare_loops(sum(map(_n_combined, targets)))
+    prepare_loops(sum(map(n_combined, targets)))
     streamer = _Streamer(plan, {}, plan.threads if n_bytes >= FEW else 1, progress)
     streamer.compute_states(targets)
     for source in {tensor.source for target in targets for tensor in target.sources}:
         source.check_unchanged()
     return streamer.states
-
-
-def _n_combined(target: TensorPlan) -> int:
-    """Elements that loops read; most rules copy a single member."""
-    return target.size * len(target.sources) if len(target.sources) > 1 else 0
-
-
-def _is_copied(target: TensorPlan, plan: Plan) -> bool:
-    """Whether a tensor of the result certainly has the bytes of its only source."""
-    if len(target.sources) > 1 or target.sources[0].dtype != target.dtype:
-        return False
-    weights, params = plan.settings_of(target)
-    is_identity = plan.rule is RULES["linear_combination"] and weights[0] == 1
-    is_identity &= params.get("scale", 1) == 1
-    return target.action == "copy" or (target.action == "combine" and is_identity)
 
 
 def _groups(
@@ -354,7 +340,7 @@ class _Streamer:
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
         ]
-        is_copied = _is_copied(target, plan)
+        is_copied = returns_source(plan.rule, target, weights, params)
         if not is_copied:
             digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
@@ -378,7 +364,7 @@ class _Streamer:
                         position=target.position.advanced(start),
                     )
             elif target.action == "copy":
-                out = _converted(members[0], target.dtype)
+                out = narrow(widen(members[0][None])[0], target.dtype)
             else:
                 out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
@@ -422,13 +408,6 @@ def naming(name: str) -> Iterator[None]:
 
 def _bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-def _converted(member: Array, dtype: np.dtype[Any]) -> Array:
-    """A copied tensor in the dtype of the result."""
-    if member.dtype == dtype:
-        return member
-    return narrow(widen(member[None])[0], dtype)
 
 
 def _result(
