@@ -15,6 +15,8 @@ import argparse
 import json
 import os
 import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import ModuleType
@@ -40,26 +42,34 @@ def main() -> None:
     """Train the members that are missing, merge them, report."""
     options = parse()
     torch.set_num_threads(options.threads)
-    results: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for seed in options.seeds:
         for name in options.only:
-            results += run(name, seed, options)
-    if options.train_only:
-        return
+            rows[name] += run(name, seed, options)
+            if not options.train_only:
+                report(name, rows[name], options)
+
+
+def report(
+    name: str, rows: Sequence[Mapping[str, Any]], options: argparse.Namespace
+) -> None:
+    """Print and write the results of a backbone so far, beside those of the other."""
     facts = {
         "date": date.today().isoformat(),
         "command": measuring.command(),
         "machine": measuring.machine(),
-        "settings": {name: BACKBONES[name].SETTINGS._asdict() for name in options.only},
+        "settings": described(name, options),
         "left_out": [name for name, m in METHODS.items() if m.rule not in RULES],
-        "results": results,
+        "results": rows,
     }
-    text = task_report.markdown(facts)
+    path = (options.results or options.folder) / "tasks.json"
+    path.parent.mkdir(exist_ok=True)
+    by_backbone = json.loads(path.read_text()) if path.exists() else {}
+    by_backbone[name] = facts
+    text = task_report.markdown({n: by_backbone[n] for n in sorted(by_backbone)})
     print(text)
-    if options.results:
-        options.results.mkdir(exist_ok=True)
-        (options.results / "tasks.md").write_text(text)
-        (options.results / "tasks.json").write_text(json.dumps(facts, indent=1) + "\n")
+    path.with_name("tasks.md").write_text(text)
+    path.write_text(json.dumps(by_backbone, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
@@ -73,14 +83,34 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of PyTorch")
     add("--train-only", action="store_true", help="train the missing members")
     add("--quick", action="store_true", help="few steps and texts, as a trial")
-    add("--results", type=Path, help="folder for tasks.md and tasks.json")
+    add(
+        "--results",
+        type=Path,
+        help="folder for tasks.md and tasks.json, that of the members if left out",
+    )
     return parser.parse_args()
 
 
+def described(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the members and sizes of the tasks, as results name them."""
+    module = BACKBONES[name]
+    settings = module.QUICK if options.quick else module.SETTINGS
+    return {
+        **settings._asdict(),
+        **(module.QUICK_FACTS if options.quick else module.FACTS),
+    }
+
+
 def run(name: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Results of all methods on the tasks of a backbone, with a seed."""
+    """Results of all methods on the tasks with a seed, kept in a file."""
     module = BACKBONES[name]
     folder = options.folder / ("quick" if options.quick else "") / name / f"seed-{seed}"
+    path = folder / "results.json"
+    asked = {"settings": described(name, options), "methods": options.methods}
+    if path.exists() and not options.train_only:
+        finished = json.loads(path.read_text())
+        if finished["asked"] == asked:
+            return list(finished["results"])
     backbone, tasks = module.make(seed, folder, quick=options.quick)
     settings = module.QUICK if options.quick else module.SETTINGS
     members = members_of(backbone, tasks, settings, folder, seed)
@@ -95,6 +125,7 @@ def run(name: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any
             f"{time.strftime('%T')} {name} {seed} {merged.name} {mean:.2f}", flush=True
         )
         results.append(run | merged._asdict())
+    path.write_text(json.dumps({"asked": asked, "results": results}))
     return results
 
 

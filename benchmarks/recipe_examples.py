@@ -13,71 +13,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING or __package__:  # a test imports it from the package
+    from benchmarks import recipe_models as models
     from benchmarks import recipe_oracles as oracles
-    from benchmarks.recipe_models import (
-        BASE,
-        BERT,
-        CHAT,
-        CODE,
-        GEMMA2,
-        GPT2,
-        LLAMA,
-        MATH,
-        MISTRAL,
-        N_LAYERS,
-        PHI3,
-        QWEN2,
-        QWEN2_VL,
-        QWEN3,
-        T5,
-        WHISPER,
-        Example,
-        Tensors,
-    )
 else:
+    import recipe_models as models
     import recipe_oracles as oracles
-    from recipe_models import (
-        BASE,
-        BERT,
-        CHAT,
-        CODE,
-        GEMMA2,
-        GPT2,
-        LLAMA,
-        MATH,
-        MISTRAL,
-        N_LAYERS,
-        PHI3,
-        QWEN2,
-        QWEN2_VL,
-        QWEN3,
-        T5,
-        WHISPER,
-        Example,
-        Tensors,
-    )
 
 Array = oracles.Array
 
 
-def _each(*paths: str) -> Callable[[str, Tensors], list[Array]]:
+def _each(*paths: str) -> Callable[[str, models.Tensors], list[Array]]:
     return lambda name, tensors: [tensors[path][name] for path in paths]
 
 
-def _linear(name: str, tensors: Tensors) -> Array:
-    arrays = _each(CHAT, CODE, MATH)(name, tensors)
+def _linear(name: str, tensors: models.Tensors) -> Array:
+    arrays = _each(models.CHAT, models.CODE, models.MATH)(name, tensors)
     return oracles.linear(arrays, [1.0, 0.3, 0.5])
 
 
 LINEAR = f"""\
 models:
-  - model: {CHAT}
+  - model: {models.CHAT}
     parameters:
       weight: 1.0
-  - model: {CODE}
+  - model: {models.CODE}
     parameters:
       weight: 0.3
-  - model: {MATH}
+  - model: {models.MATH}
     parameters:
       weight: 0.5
 merge_method: linear
@@ -85,16 +47,16 @@ dtype: float32
 """
 
 
-def _even(name: str, tensors: Tensors) -> Array:
-    return oracles.linear(_each(CHAT, CODE)(name, tensors), [1, 1])
+def _even(name: str, tensors: models.Tensors) -> Array:
+    return oracles.linear(_each(models.CHAT, models.CODE)(name, tensors), [1, 1])
 
 
 EVEN = f"""\
 models:
-  - model: {CHAT}
+  - model: {models.CHAT}
     parameters:
       weight: 1.0
-  - model: {CODE}
+  - model: {models.CODE}
     parameters:
       weight: 1.0
 merge_method: linear
@@ -104,25 +66,25 @@ dtype: float32
 ATTENTION, MLP = [0, 0.5, 0.3, 0.7, 1], [1, 0.5, 0.7, 0.3, 0]
 
 
-def _gradient_slerp(name: str, tensors: Tensors) -> Array:
+def _gradient_slerp(name: str, tensors: models.Tensors) -> Array:
     t = 0.5
     if "self_attn" in name:
-        t = oracles.at_depth(ATTENTION, name, N_LAYERS)
+        t = oracles.at_depth(ATTENTION, name, models.N_LAYERS)
     elif "mlp" in name:
-        t = oracles.at_depth(MLP, name, N_LAYERS)
-    first, second = _each(CHAT, CODE)(name, tensors)
+        t = oracles.at_depth(MLP, name, models.N_LAYERS)
+    first, second = _each(models.CHAT, models.CODE)(name, tensors)
     return oracles.slerp(first, second, t)
 
 
 GRADIENT_SLERP = f"""\
 slices:
   - sources:
-      - model: {CHAT}
-        layer_range: [0, {N_LAYERS}]
-      - model: {CODE}
-        layer_range: [0, {N_LAYERS}]
+      - model: {models.CHAT}
+        layer_range: [0, {models.N_LAYERS}]
+      - model: {models.CODE}
+        layer_range: [0, {models.N_LAYERS}]
 merge_method: slerp
-base_model: {CHAT}
+base_model: {models.CHAT}
 parameters:
   t:
     - filter: self_attn
@@ -134,13 +96,13 @@ dtype: float32
 """
 
 
-def _ties(name: str, tensors: Tensors) -> Array:
+def _ties(name: str, tensors: models.Tensors) -> Array:
     def at(*values: float) -> float:
-        return oracles.at_depth(values, name, N_LAYERS)
+        return oracles.at_depth(values, name, models.N_LAYERS)
 
     return oracles.ties(
-        tensors[BASE][name],
-        _each(CHAT, CODE, MATH)(name, tensors),
+        tensors[models.BASE][name],
+        _each(models.CHAT, models.CODE, models.MATH)(name, tensors),
         [1.0, at(0, 0.3, 0.7, 1), 0.5 if "mlp" in name else 0],
         [at(1, 0.7, 0.1), 0.5, 0.33],
         normalize=True,
@@ -149,15 +111,15 @@ def _ties(name: str, tensors: Tensors) -> Array:
 
 TIES = f"""\
 models:
-  - model: {CHAT}
+  - model: {models.CHAT}
     parameters:
       density: [1, 0.7, 0.1] # density gradient
       weight: 1.0
-  - model: {CODE}
+  - model: {models.CODE}
     parameters:
       density: 0.5
       weight: [0, 0.3, 0.7, 1] # weight gradient
-  - model: {MATH}
+  - model: {models.MATH}
     parameters:
       density: 0.33
       weight:
@@ -165,7 +127,7 @@ models:
           value: 0.5
         - value: 0
 merge_method: ties
-base_model: {BASE}
+base_model: {models.BASE}
 parameters:
   normalize: true
   int8_mask: true
@@ -173,27 +135,27 @@ dtype: float32
 """
 
 
-def _sparse_sum(name: str, tensors: Tensors) -> Array:
-    arrays = _each(CHAT, CODE)(name, tensors)
+def _sparse_sum(name: str, tensors: models.Tensors) -> Array:
+    arrays = _each(models.CHAT, models.CODE)(name, tensors)
     return oracles.ties(
-        tensors[BASE][name], arrays, [0.5, 0.5], [0.5, 0.5], normalize=False
+        tensors[models.BASE][name], arrays, [0.5, 0.5], [0.5, 0.5], normalize=False
     )
 
 
 SPARSE_SUM = f"""\
 models:
-  - model: {BASE}
+  - model: {models.BASE}
     # the base needs no parameters
-  - model: {CHAT}
+  - model: {models.CHAT}
     parameters:
       density: 0.5
       weight: 0.5
-  - model: {CODE}
+  - model: {models.CODE}
     parameters:
       density: 0.5
       weight: 0.5
 merge_method: ties
-base_model: {BASE}
+base_model: {models.BASE}
 parameters:
   normalize: false
   int8_mask: true
@@ -201,47 +163,49 @@ dtype: float32
 """
 
 
-def _stacked(name: str, tensors: Tensors) -> Array:
+def _stacked(name: str, tensors: models.Tensors) -> Array:
     layer = oracles.layer_of(name)
     if layer is None:
-        return tensors[CODE if "model.norm" in name or "head" in name else CHAT][name]
+        return tensors[
+            models.CODE if "model.norm" in name or "head" in name else models.CHAT
+        ][name]
     if layer < 3:
-        return tensors[CHAT][name]
-    return tensors[CODE][oracles.renumbered(name, layer - 1)]
+        return tensors[models.CHAT][name]
+    return tensors[models.CODE][oracles.renumbered(name, layer - 1)]
 
 
 STACKED = f"""\
 slices:
   - sources:
-    - model: {CHAT}
+    - model: {models.CHAT}
       layer_range: [0, 3]
   - sources:
-    - model: {CODE}
-      layer_range: [2, {N_LAYERS}]
+    - model: {models.CODE}
+      layer_range: [2, {models.N_LAYERS}]
 merge_method: passthrough
 dtype: float32
 """
 
 
-def _shortened(name: str, tensors: Tensors) -> Array:
-    return tensors[CHAT][name]
+def _shortened(name: str, tensors: models.Tensors) -> Array:
+    return tensors[models.CHAT][name]
 
 
 SHORTENED = f"""\
 slices:
   - sources:
-    - model: {CHAT}
+    - model: {models.CHAT}
       layer_range: [0, 3]
 merge_method: passthrough
 dtype: float32
 """
 
 
-def _expanded(name: str, tensors: Tensors) -> Array:
+def _expanded(name: str, tensors: models.Tensors) -> Array:
     layer = oracles.layer_of(name)
     if layer is None:
-        return tensors[CHAT][name]
-    array = tensors[CHAT][oracles.renumbered(name, layer - (layer > 2))]
+        return tensors[models.CHAT][name]
+    array = tensors[models.CHAT][oracles.renumbered(name, layer - (layer > 2))]
     is_zero = layer == 3 and ("o_proj" in name or "down_proj" in name)
     return 0 * array if is_zero else array
 
@@ -249,10 +213,10 @@ def _expanded(name: str, tensors: Tensors) -> Array:
 EXPANDED = f"""\
 slices:
   - sources:
-    - model: {CHAT}
+    - model: {models.CHAT}
       layer_range: [0, 3]
   - sources:
-    - model: {CHAT}
+    - model: {models.CHAT}
       layer_range: [2, 3]
       parameters:
         scale:
@@ -262,16 +226,16 @@ slices:
             value: 0.0
           - value: 1.0
   - sources:
-    - model: {CHAT}
-      layer_range: [3, {N_LAYERS}]
+    - model: {models.CHAT}
+      layer_range: [3, {models.N_LAYERS}]
 merge_method: passthrough
 dtype: float32
 """
 
 
-def _slices(name: str, tensors: Tensors) -> Array:
+def _slices(name: str, tensors: models.Tensors) -> Array:
     layer = oracles.layer_of(name)
-    arrays = _each(CHAT, CODE)(name, tensors)
+    arrays = _each(models.CHAT, models.CODE)(name, tensors)
     if name in ("model.norm.weight", "lm_head.weight") or (layer or 0) > 1:
         weights = [0.25, oracles.at_depth([1.0, 3.0], f"x.h.{(layer or 2) - 2}.w", 3)]
         return oracles.linear(arrays, weights)
@@ -281,21 +245,21 @@ def _slices(name: str, tensors: Tensors) -> Array:
 SLICES = f"""\
 slices:
   - sources:
-      - model: {CHAT}
+      - model: {models.CHAT}
         layer_range: [0, 2]
         parameters:
           weight: 0.75
-      - model: {CODE}
+      - model: {models.CODE}
         layer_range: [0, 2]
         parameters:
           weight: 0.25
   - sources:
-      - model: {CHAT}
-        layer_range: [2, {N_LAYERS}]
+      - model: {models.CHAT}
+        layer_range: [2, {models.N_LAYERS}]
         parameters:
           weight: 0.25
-      - model: {CODE}
-        layer_range: [2, {N_LAYERS}]
+      - model: {models.CODE}
+        layer_range: [2, {models.N_LAYERS}]
     parameters:
       weight: [1.0, 3.0]
 merge_method: linear
@@ -303,12 +267,14 @@ dtype: float32
 """
 
 
-def _two_stages(name: str, tensors: Tensors) -> Array:
+def _two_stages(name: str, tensors: models.Tensors) -> Array:
     first = _gradient_slerp(name, tensors)
-    arrays = [first.astype(np.float32).astype(np.float64), tensors[MATH][name]]
-    densities = [oracles.at_depth([1, 0.7, 0.1], name, N_LAYERS), 0.33]
+    arrays = [first.astype(np.float32).astype(np.float64), tensors[models.MATH][name]]
+    densities = [oracles.at_depth([1, 0.7, 0.1], name, models.N_LAYERS), 0.33]
     weights = [1.0, 0.5 if "mlp" in name else 0]
-    return oracles.ties(tensors[BASE][name], arrays, weights, densities, normalize=True)
+    return oracles.ties(
+        tensors[models.BASE][name], arrays, weights, densities, normalize=True
+    )
 
 
 TWO_STAGES = f"""\
@@ -319,7 +285,7 @@ models:
     parameters:
       density: [1, 0.7, 0.1]
       weight: 1.0
-  - model: {MATH}
+  - model: {models.MATH}
     parameters:
       density: 0.33
       weight:
@@ -327,7 +293,7 @@ models:
           value: 0.5
         - value: 0
 merge_method: ties
-base_model: {BASE}
+base_model: {models.BASE}
 parameters:
   normalize: true
   int8_mask: true
@@ -335,20 +301,20 @@ dtype: float32
 """
 
 
-def _three_stages(name: str, tensors: Tensors) -> Array:
-    first = oracles.linear(_each(BASE, CHAT)(name, tensors), [0.5, 0.5])
+def _three_stages(name: str, tensors: models.Tensors) -> Array:
+    first = oracles.linear(_each(models.BASE, models.CHAT)(name, tensors), [0.5, 0.5])
     first = first.astype(np.float32).astype(np.float64)
-    second = oracles.slerp(first, tensors[CODE][name], 0.5)
-    arrays = [second.astype(np.float32).astype(np.float64), tensors[MATH][name]]
-    return oracles.task_arithmetic(tensors[BASE][name], arrays, [0.6, 0.4], 0.7)
+    second = oracles.slerp(first, tensors[models.CODE][name], 0.5)
+    arrays = [second.astype(np.float32).astype(np.float64), tensors[models.MATH][name]]
+    return oracles.task_arithmetic(tensors[models.BASE][name], arrays, [0.6, 0.4], 0.7)
 
 
 THREE_STAGES = f"""\
 name: first-merge
 merge_method: linear
 models:
-  - model: {BASE}
-  - model: {CHAT}
+  - model: {models.BASE}
+  - model: {models.CHAT}
 parameters:
   weight: 0.5
 dtype: float32
@@ -357,19 +323,19 @@ name: second-merge
 merge_method: slerp
 base_model: first-merge
 models:
-  - model: {CODE}
+  - model: {models.CODE}
 parameters:
   t: 0.5
 dtype: float32
 ---
 # the last merge has no name
 merge_method: task_arithmetic
-base_model: {BASE}
+base_model: {models.BASE}
 models:
   - model: second-merge
     parameters:
       weight: 0.6
-  - model: {MATH}
+  - model: {models.MATH}
     parameters:
       weight: 0.4
 parameters:
@@ -378,47 +344,55 @@ dtype: float32
 """
 
 
-def _model_stock(name: str, tensors: Tensors) -> Array:
-    arrays = _each(CHAT, CODE, MATH)(name, tensors)
-    return oracles.model_stock(tensors[BASE][name], arrays)
+def _model_stock(name: str, tensors: models.Tensors) -> Array:
+    arrays = _each(models.CHAT, models.CODE, models.MATH)(name, tensors)
+    return oracles.model_stock(tensors[models.BASE][name], arrays)
 
 
 MODEL_STOCK = f"""\
 models:
-  - model: {BASE}
-  - model: {CHAT}
-  - model: {CODE}
-  - model: {MATH}
+  - model: {models.BASE}
+  - model: {models.CHAT}
+  - model: {models.CODE}
+  - model: {models.MATH}
 merge_method: model_stock
-base_model: {BASE}
+base_model: {models.BASE}
 dtype: float32
 """
 
-ALL = (BASE, CHAT, CODE, MATH)
-THREE, TWO = (CHAT, CODE, MATH), (CHAT, CODE)
+ALL = (models.BASE, models.CHAT, models.CODE, models.MATH)
+THREE, TWO = (models.CHAT, models.CODE, models.MATH), (models.CHAT, models.CODE)
 EXAMPLES = {
-    "linear": Example(LLAMA, THREE, LINEAR, _linear),
-    "linear, Qwen2": Example(QWEN2, THREE, LINEAR, _linear),
-    "linear, Gemma 2": Example(GEMMA2, THREE, LINEAR, _linear),
-    "linear, Phi 3": Example(PHI3, TWO, EVEN, _even),
-    "linear, BERT": Example(BERT, TWO, EVEN, _even),
-    "linear, GPT-2": Example(GPT2, TWO, EVEN, _even),
-    "linear, Whisper": Example(WHISPER, TWO, EVEN, _even, n_layers=2),
-    "linear, T5": Example(T5, TWO, EVEN, _even, n_layers=2),
-    "linear, Qwen2-VL": Example(QWEN2_VL, TWO, EVEN, _even),
-    "gradient slerp": Example(LLAMA, TWO, GRADIENT_SLERP, _gradient_slerp),
-    "gradient slerp, Qwen3": Example(QWEN3, TWO, GRADIENT_SLERP, _gradient_slerp),
-    "ties": Example(LLAMA, ALL, TIES, _ties),
-    "ties without normalization": Example(
-        MISTRAL, (BASE, *TWO), SPARSE_SUM, _sparse_sum
+    "linear": models.Example(models.LLAMA, THREE, LINEAR, _linear),
+    "linear, Qwen2": models.Example(models.QWEN2, THREE, LINEAR, _linear),
+    "linear, Gemma 2": models.Example(models.GEMMA2, THREE, LINEAR, _linear),
+    "linear, Phi 3": models.Example(models.PHI3, TWO, EVEN, _even),
+    "linear, BERT": models.Example(models.BERT, TWO, EVEN, _even),
+    "linear, GPT-2": models.Example(models.GPT2, TWO, EVEN, _even),
+    "linear, Whisper": models.Example(models.WHISPER, TWO, EVEN, _even, n_layers=2),
+    "linear, T5": models.Example(models.T5, TWO, EVEN, _even, n_layers=2),
+    "linear, Qwen2-VL": models.Example(models.QWEN2_VL, TWO, EVEN, _even),
+    "gradient slerp": models.Example(
+        models.LLAMA, TWO, GRADIENT_SLERP, _gradient_slerp
     ),
-    "model stock": Example(QWEN2, ALL, MODEL_STOCK, _model_stock),
-    "stacked layers": Example(LLAMA, TWO, STACKED, _stacked, n_layers=6),
-    "first layers, GPT-2": Example(GPT2, (CHAT,), SHORTENED, _shortened, n_layers=3),
-    "expanded blocks": Example(LLAMA, (CHAT,), EXPANDED, _expanded, n_layers=6),
-    "slices of several models": Example(MISTRAL, TWO, SLICES, _slices),
-    "two stages": Example(LLAMA, ALL, TWO_STAGES, _two_stages),
-    "three stages": Example(MISTRAL, ALL, THREE_STAGES, _three_stages),
+    "gradient slerp, Qwen3": models.Example(
+        models.QWEN3, TWO, GRADIENT_SLERP, _gradient_slerp
+    ),
+    "ties": models.Example(models.LLAMA, ALL, TIES, _ties),
+    "ties without normalization": models.Example(
+        models.MISTRAL, (models.BASE, *TWO), SPARSE_SUM, _sparse_sum
+    ),
+    "model stock": models.Example(models.QWEN2, ALL, MODEL_STOCK, _model_stock),
+    "stacked layers": models.Example(models.LLAMA, TWO, STACKED, _stacked, n_layers=6),
+    "first layers, GPT-2": models.Example(
+        models.GPT2, (models.CHAT,), SHORTENED, _shortened, n_layers=3
+    ),
+    "expanded blocks": models.Example(
+        models.LLAMA, (models.CHAT,), EXPANDED, _expanded, n_layers=6
+    ),
+    "slices of several models": models.Example(models.MISTRAL, TWO, SLICES, _slices),
+    "two stages": models.Example(models.LLAMA, ALL, TWO_STAGES, _two_stages),
+    "three stages": models.Example(models.MISTRAL, ALL, THREE_STAGES, _three_stages),
 }
 for _name, _dtype in (
     ("linear", "float16"),

@@ -17,6 +17,8 @@ WIDTH = 256
 N_FEATURES = 64
 SETTINGS = Settings(600, 1e-3, batch_size=32, n_shared_steps=4800)
 QUICK = Settings(60, 1e-3, batch_size=32, n_shared_steps=480)
+FACTS: dict[str, Any] = {}
+QUICK_FACTS = FACTS
 BASE = Settings(1500, 2e-3, batch_size=32)
 Images = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
+import xxhash
 from task_training import SHARPNESS, Part, State, Task, with_state
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -51,46 +51,43 @@ class Evaluation:
         self.backbone = backbone
         self.tasks = tasks
         self._path = path
+        self._predictions: dict[str, list[Tensor]] = {}
         self._scores: dict[str, list[float]] = {}
         if path.exists():
             self._scores = json.loads(path.read_text())
 
     def accuracies(self, state: State, part: PartName = "test") -> list[float]:
         """Accuracy on each task."""
-        key = f"{part} {digest(state)}"
+        return [self.accuracy(state, task, part) for task in self.tasks]
+
+    def accuracy(self, state: State, task: Task, part: PartName = "test") -> float:
+        """Accuracy on a task."""
+        key = f"{part} {task.name} {digest(state)}"
         if key not in self._scores:
-            correct = [
-                (p.argmax(1) == getattr(task, part).labels).double().mean()
-                for task, p in zip(self.tasks, self.predict(state, part), strict=True)
-            ]
-            self._keep(key, [100 * float(share) for share in correct])
-        return self._scores[key]
+            predicted = self.predict(state, task, part)
+            self._keep(key, [percentage(predicted, getattr(task, part))])
+        return self._scores[key][0]
 
     def ensemble(self, states: Sequence[State]) -> list[float]:
         """Accuracy of the mean of the members' probabilities, on each task."""
         key = f"ensemble {' '.join(map(digest, states))}"
         if key not in self._scores:
-            totals = [torch.zeros(1) for _ in self.tasks]
-            for state in states:
-                members = self.predict(state, "test")
-                totals = [total + p for total, p in zip(totals, members, strict=True)]
-            correct = [
-                (total.argmax(1) == task.test.labels).double().mean()
-                for task, total in zip(self.tasks, totals, strict=True)
+            means = [
+                torch.stack([self.predict(s, task, "test") for s in states]).mean(0)
+                for task in self.tasks
             ]
-            self._keep(key, [100 * float(share) for share in correct])
+            parts = [task.test for task in self.tasks]
+            self._keep(key, [*map(percentage, means, parts)])
         return self._scores[key]
 
-    def predict(self, state: State, part: PartName) -> list[Tensor]:
-        """Class probabilities on each task."""
-        with_state(self.backbone, state)
-        return [
-            torch.softmax(
-                SHARPNESS * features(self.backbone, getattr(task, part)) @ task.head.T,
-                1,
-            )
-            for task in self.tasks
-        ]
+    def predict(self, state: State, task: Task, part: PartName) -> Tensor:
+        """Class probabilities on a task."""
+        key = f"{part} {task.name} {digest(state)}"
+        if key not in self._predictions:
+            vectors = features(with_state(self.backbone, state), getattr(task, part))
+            cosines = vectors @ task.head.T
+            self._predictions[key] = torch.softmax(SHARPNESS * cosines, 1)
+        return self._predictions[key]
 
     def _keep(self, key: str, accuracies: list[float]) -> None:
         self._scores[key] = accuracies
@@ -99,10 +96,15 @@ class Evaluation:
         partial.rename(self._path)
 
 
+def percentage(predicted: Tensor, part: Part) -> float:
+    """Accuracy of probabilities, times 100."""
+    return 100 * float((predicted.argmax(1) == part.labels).double().mean())
+
+
 def digest(state: State) -> str:
     """Digest of parameters."""
-    total = hashlib.sha256()
+    total = xxhash.xxh3_128()
     for name in sorted(state):
         total.update(name.encode())
         total.update(state[name].contiguous().numpy().tobytes())
-    return total.hexdigest()[:32]
+    return str(total.hexdigest())

@@ -19,7 +19,7 @@ from ensembles.checkpoints.methods.builtin import RULES
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 TRIMMED = "fine-tuned, trimmed to 20 %"
 SCALED = ("scale", SCALES)
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps
+RATES = (1e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps; the first is the default
 N_EXAMPLES = 256  # training rows of each task for Gram matrices
 N_FISHER = 64  # training rows of each task for the Fisher information
 BATCH_SIZE = 32
@@ -67,7 +67,7 @@ METHODS = {
     "RegMean++": Method("regmean", moments="gram, by layers"),
     "ISO-C": Method("iso_c", {}, *SCALED),
     "TSV": Method("tsv", {}, *SCALED),
-    "WUDI": Method("wudi"),
+    "WUDI": Method("wudi", {"learning_rate": RATES[0]}),
     "WUDI, learning rate chosen": Method("wudi", {}, "learning_rate", RATES),
     "WUDI, exact": Method("wudi", {"solver": "exact"}),
 }
@@ -87,10 +87,9 @@ def merges(
     """Accuracies of the base, of the members, of their merges and of ensembles."""
     states = [members.by_task[task.name] for task in evaluation.tasks]
     yield Merged("base", evaluation.accuracies(members.base))
-    own = [evaluation.accuracies(state) for state in states]
-    yield Merged("fine-tuned", [row[index] for index, row in enumerate(own)])
+    yield Merged("fine-tuned", own(states, evaluation))
     if "magnitude_prune" in RULES:
-        yield Merged(TRIMMED, trimmed(members.base, states, evaluation))
+        yield Merged(TRIMMED, own(trimmed(members.base, states), evaluation))
     best = max(states, key=lambda s: np.mean(evaluation.accuracies(s, "validation")))
     yield Merged("best single model", evaluation.accuracies(best))
     yield Merged("multi-task training", evaluation.accuracies(members.multi_task))
@@ -101,13 +100,16 @@ def merges(
             yield merged(name, method, members.base, states, evaluation, data)
 
 
-def trimmed(
-    base: State, states: Sequence[State], evaluation: Evaluation
-) -> list[float]:
-    """Accuracy of each fine-tuned model with 20 % of its changes, as TIES keeps."""
+def own(states: Sequence[State], evaluation: Evaluation) -> list[float]:
+    """Accuracy of each model on the task that it was fine-tuned on."""
+    pairs = zip(states, evaluation.tasks, strict=True)
+    return [evaluation.accuracy(state, task) for state, task in pairs]
+
+
+def trimmed(base: State, states: Sequence[State]) -> list[State]:
+    """Fine-tuned models with 20 % of their changes, as TIES keeps."""
     options = {"rule": "magnitude_prune", "rule_params": {"density": 0.2}}
-    pruned = [average([state], base=base, **options) for state in states]
-    return [evaluation.accuracies(state)[i] for i, state in enumerate(pruned)]
+    return [average([state], base=base, **options) for state in states]
 
 
 def merged(
@@ -130,18 +132,34 @@ def merged(
         options: dict[str, Any] = {"base": base} if needs_base else {}
         if method.moments:
             options["moments"] = data.moments(method.moments)
-        return average(states, rule=method.rule, rule_params=params, **options)
+        key = f"{method.rule} {sorted(params.items())}"
+        if key not in data.merged:
+            data.merged[key] = average(
+                states, rule=method.rule, rule_params=params, **options
+            )
+        return data.merged[key]
 
-    best = max(
-        method.values,
-        key=lambda value: np.mean(evaluation.accuracies(merge(value), "validation")),
-        default=None,
-    )
+    # `scale` multiplies the difference to the base in each rule that has it.
+    unscaled = merge(1.0) if method.tried == "scale" else None
+
+    def score(value: float) -> float:
+        state = scaled(unscaled, base, value) if unscaled else merge(value)
+        return float(np.mean(evaluation.accuracies(state, "validation")))
+
+    best = max(method.values, key=score, default=None)
     return Merged(name, evaluation.accuracies(merge(best)), best)
 
 
+def scaled(state: State, base: State, scale: float) -> State:
+    """Parameters whose difference to the base is multiplied."""
+    return {name: base[name].lerp(tensor, scale) for name, tensor in state.items()}
+
+
 class Data:
-    """Moments of the training data of each member, collected at their first use."""
+    """Merges that were made, and moments of the members' training data.
+
+    Both are kept: steps of WUDI take minutes, and two rows have the same.
+    """
 
     def __init__(
         self, backbone: nn.Module, tasks: Sequence[Task], states: Sequence[State]
@@ -149,6 +167,7 @@ class Data:
         self.backbone = backbone
         self.tasks = tasks
         self.states = states
+        self.merged: dict[str, State] = {}
         self._moments: dict[str, list[Any]] = {}
 
     def moments(self, kind: str) -> list[Any]:

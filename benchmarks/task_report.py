@@ -30,15 +30,11 @@ TITLES = {
 }
 
 
-def markdown(facts: Mapping[str, Any]) -> str:
-    """Results as Markdown."""
-    machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
+def markdown(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Results as Markdown, from the facts of each backbone."""
+    dates = sorted({each["date"] for each in facts.values()})
     lines = [
-        f"# Merges of fine-tunes on eight tasks, {facts['date']}",
-        "",
-        f"`{facts['command']}`",
-        "",
-        f"{machine}.",
+        f"# Merges of fine-tunes on eight tasks, {', '.join(dates)}",
         "",
         "Accuracy on test data, times 100, mean over the seeds. Normalized accuracies "
         "are divided by those of the model that was fine-tuned on the task. Each seed "
@@ -46,25 +42,31 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "the seeds. The last column has the values of `scale`, and of WUDI's learning "
         "rate, that were the best on validation data.",
     ]
-    if facts["left_out"]:
-        lines += ["", f"Not registered: {', '.join(facts['left_out'])}."]
-    for name in dict.fromkeys(row["backbone"] for row in facts["results"]):
-        rows = [row for row in facts["results"] if row["backbone"] == name]
-        lines += section(TITLES[name], facts["settings"][name], rows)
+    for name, each in facts.items():
+        lines += section(TITLES[name], each)
     return "\n".join(lines) + "\n"
 
 
-def section(
-    title: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def section(title: str, facts: Mapping[str, Any]) -> list[str]:
     """Tables of a backbone."""
+    rows = facts["results"]
     scored = Scores(rows)
-    described = ", ".join(f"{name} {value}" for name, value in settings.items())
+    machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
+    described = ", ".join(
+        f"{name} {value}" for name, value in facts["settings"].items()
+    )
+    n_seeds = f"{len(scored.seeds)} seed{'s' if len(scored.seeds) > 1 else ''}"
+    left_out = facts["left_out"]
     return [
         "",
         f"## {title}",
         "",
-        f"{len(scored.seeds)} seeds; {described}.",
+        f"`{facts['command']}`",
+        "",
+        f"{machine}.",
+        "",
+        f"{n_seeds}; {described}.",
+        *(["", f"Not registered: {', '.join(left_out)}."] if left_out else []),
         "",
         *scored.table(),
         "",

@@ -17,9 +17,12 @@ from task_training import MASK, Part, Settings, Task
 from torch import Tensor, nn
 
 SETTINGS = Settings(250, 1e-4, batch_size=16, n_shared_steps=1200)
-SIZES = (2000, 250, 500)  # texts to train, to choose parameters, to report
+SIZES = (2000, 125, 500)  # texts to train, to choose parameters, to report
 QUICK = Settings(5, 1e-4, n_shared_steps=10)
 QUICK_SIZES = (500, 40, 40)
+PARTS = ("n_train", "n_validation", "n_test")
+FACTS = {**dict(zip(PARTS, SIZES, strict=True)), "products": "bfloat16"}
+QUICK_FACTS = {**dict(zip(PARTS, QUICK_SIZES, strict=True)), "products": "bfloat16"}
 MAX_TOKENS = 40
 N_EXAMPLES = 500  # training texts from which the vectors of classes are computed
 LAST_CLICKBAIT = 15_975  # lines of headlines.txt before the news headlines
@@ -42,10 +45,11 @@ class Encoder(nn.Module):
         self.model.embeddings.requires_grad_(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Features of texts."""
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        """Features of texts, by products of matrices in bfloat16."""
+        with torch.autocast("cpu", torch.bfloat16):
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask)
         shares = attention_mask / attention_mask.sum(1, keepdim=True)
-        return torch.einsum("btd,bt->bd", output.last_hidden_state, shares)
+        return torch.einsum("btd,bt->bd", output.last_hidden_state.float(), shares)
 
 
 def make(

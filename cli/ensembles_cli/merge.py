@@ -72,7 +72,8 @@ def command(
     end_cleanly()
     recipes = checkpoints.read_recipes(recipe)
     with bar("planning", None) as progress:  # a mixture's base runs on its prompts
-        staged = checkpoints.plan_recipes(recipes, out, progress=progress, **options)
+        options |= {"progress": progress, "run_prompts": not plan_only}
+        staged = checkpoints.plan_recipes(recipes, out, **options)
     plan = staged.plans[-1]
     members = [
         checkpoints.RunCheckpoint(path=Path(member.name)) for member in plan.members

@@ -127,9 +127,9 @@ def has_nonfinite(values: Array) -> bool:
     signed = np.dtype(f"i{form.dtype.itemsize}")
     bits, magnitude = values.view(signed), signed.type(np.iinfo(signed).max)
     limit = signed.type(form.special - 1)
-    if not use_loops(values.size):
-        pieces = (bits[start:stop] for start, stop in chunks(bits.size, PIECE))
-        return any(((piece & magnitude) > limit).any() for piece in pieces)
+    if not use_loops(values.size // 16):  # NumPy takes some 0.3 ns for each value
+        pieces = (bits[start:stop] for start, stop in chunks(bits.size, 4 * PIECE))
+        return any((piece & magnitude).max() > limit for piece in pieces)
     return bool(_any_above(bits, magnitude, limit))
 
 

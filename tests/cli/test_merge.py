@@ -29,13 +29,18 @@ base_model: a
 models:
   - {{model: first, parameters: {{weight: [0, 2], t: 1}}}}
 """
+TASK_ARITHMETIC = """\
+merge_method: task_arithmetic
+base_model: {base}
+models: [{{model: c, parameters: {{weight: {weight}}}}}]
+"""
 
 
 @pytest.fixture
 def merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Merge:
-    """Run the command in a folder with the models a and b, of two layers."""
+    """Run the command in a folder with the models a, b and c, of two layers."""
     monkeypatch.chdir(tmp_path)
-    for name, value in (("a", 1.0), ("b", 5.0)):
+    for name, value in (("a", 1.0), ("b", 5.0), ("c", 2.0)):
         Path(name).mkdir()
         tensors = {f"h.{i}.w": np.full((2, 2), value, np.float32) for i in range(2)}
         save_file(tensors, Path(name, "model.safetensors"), {"format": "pt"})
@@ -80,7 +85,7 @@ def test_merges_are_models_of_the_next_ones(merge: Merge, tmp_path: Path) -> Non
     assert values() == [1, 3]
     assert merge(STAGES, "--force").exit_code == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"a", "b", "out", "recipe.yml", "stages"}
+    assert names == {"a", "b", "c", "out", "recipe.yml", "stages"}
 
 
 def test_a_mixture_of_experts_is_made_of_dense_models(merge: Merge) -> None:
@@ -95,6 +100,46 @@ def test_a_mixture_of_experts_is_made_of_dense_models(merge: Merge) -> None:
     assert "note: of the experts, only the MLPs are used" in result.stderr
     config = json.loads(Path("out", "config.json").read_text())
     assert config["architectures"] == ["MixtralForCausalLM"]
+
+
+def test_a_plan_of_a_mixture_runs_no_prompts(merge: Merge) -> None:
+    for seed, name in enumerate(("base", "one", "two")):
+        save_dense(Path(name), seed)
+    recipe = (
+        "base_model: base\ngate_mode: hidden\nexperts:\n"
+        "- {source_model: one, positive_prompts: [code]}\n"
+        "- {source_model: two, positive_prompts: [prose]}\n"
+    )
+    planned = merge(recipe, "--plan")
+    assert planned.exit_code == 0, planned.stderr
+    assert "note: the router is not computed yet" in planned.stderr
+    result = merge(recipe)  # the base has no tokenizer for the prompts
+    assert result.exit_code == 1
+    assert "recipe.yml:1: " in result.stderr
+    assert not Path("out").exists()
+
+
+def test_a_result_is_compared_with_its_recipe(merge: Merge) -> None:
+    def verify(recipe: str) -> Result:
+        Path("recipe.yml").write_text(recipe)
+        return CliRunner().invoke(cli, ["verify", "out", "--recipe", "recipe.yml"])
+
+    recipe = TASK_ARITHMETIC.format(weight="[0, 2]", base="a")
+    assert merge(recipe).exit_code == 0
+    same = verify(recipe)
+    assert same.exit_code == 0, same.stderr
+    assert "verified: rule, weights and parameters: those of the recipe" in same.stdout
+    others = {
+        TASK_ARITHMETIC.format(weight="[0, 3]", base="a"): "by tensor of the recipe: ",
+        TASK_ARITHMETIC.format(
+            weight="[0, 2]", base="b"
+        ): "b differs from the recorded b",
+        recipe.replace("task_arithmetic", "ties"): 'rule of the recipe: "ties", recor',
+    }
+    for other, problem in others.items():
+        differing = verify(other)
+        assert differing.exit_code == 1
+        assert problem in differing.stdout
 
 
 def test_a_plan_is_printed_and_nothing_written(merge: Merge, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ensembles_cli.reports.verification import print_verification
 
 if TYPE_CHECKING:
     from ensembles.checkpoints.directories.open import Member
-    from ensembles.checkpoints.formats.checkpoint import Checkpoint
+    from ensembles.checkpoints.planning.plan import Plan
 
 
 @click.command("verify")
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     "--recipe",
     type=click.Path(),
     metavar="RECIPE.yml",
-    help="Recipe of ensemble merge, in place of the members and the base.",
+    help=(
+        "Recipe of ensemble merge, in place of the members and the base. Its method, "
+        "weights and parameters are compared too."
+    ),
 )
 @checkpoint.key
 @checkpoint.threads
@@ -64,17 +67,20 @@ def command(
     """
     from ensembles.checkpoints import verify
     from ensembles.checkpoints.directories.adapter_files import open_with_adapters
+    from ensembles.checkpoints.inspection.result_files import verify_settings
 
     raise_file_limit()
     end_cleanly()
     opened = [open_with_adapters(m, n, key=key) for n, m in enumerate(members)]
     own_base: Member | None = base
+    planned: Plan | None = None
     if recipe is not None:
         if members or base is not None:
             raise click.UsageError(
                 "--recipe names the members and the base: pass it alone"
             )
-        opened, own_base = members_of(recipe)
+        planned = plan_of(recipe)
+        opened, own_base = [*planned.members], planned.base
     n_bytes = sum(t.nbytes for member in opened for t in member.layout.values())
     n_bytes += sum(t.nbytes for t in open_with_adapters(out, 0).layout.values())
     with bar("verifying", n_bytes) as progress:
@@ -88,11 +94,13 @@ def command(
             threads=threads,
             progress=progress,
         )
+    if planned is not None:
+        verify_settings(found, planned)
     print_verification(found, as_json)
 
 
-def members_of(recipe: str) -> tuple[list[Checkpoint], Checkpoint | None]:
-    """Members and base of a recipe with a single merge."""
+def plan_of(recipe: str) -> Plan:
+    """Plan of a recipe with a single merge."""
     from ensembles.checkpoints import plan_recipe, read_recipes
 
     recipes = read_recipes(recipe)
@@ -101,5 +109,4 @@ def members_of(recipe: str) -> tuple[list[Checkpoint], Checkpoint | None]:
             f"{recipe} has {len(recipes)} merges, whose members are not kept; pass the "
             "members of the last one"
         )
-    plan = plan_recipe(recipes[0])
-    return list(plan.members), plan.base
+    return plan_recipe(recipes[0])

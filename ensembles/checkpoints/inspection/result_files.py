@@ -13,12 +13,21 @@ from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import read_metadata
 from ensembles.checkpoints.inspection.findings import Verification
-from ensembles.checkpoints.merging.provenance import KEY
+from ensembles.checkpoints.merging.provenance import KEY, provenance
+from ensembles.checkpoints.planning.plan import Plan
 from ensembles.regular_files import read_json, read_regular
 
 DIGEST = re.compile(r"xxh3-128:[0-9a-f]{32}")
 # Keys of config.json that an average changes for tensors with another dtype or layout.
 REWRITTEN = {"dtype", "torch_dtype", "tie_word_embeddings"}
+# Keys of the provenance that a recipe determines.
+SETTINGS = {
+    "rule": "rule",
+    "params": "parameters",
+    "weights": "weights",
+    "settings": "weights and parameters by tensor",
+}
+LONGEST_SHOWN = 200  # characters
 
 
 def verify_recipes(found: Verification, result: Checkpoint) -> None:
@@ -118,3 +127,34 @@ def _entries(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {key: value for key, value in config.items() if key not in REWRITTEN}
+
+
+def verify_settings(found: Verification, planned: Plan) -> None:
+    """Compare the rule, weights and parameters of a plan with the recorded ones.
+
+    Parameters
+    ----------
+    found : Verification
+        Verification of the result, to which the outcome is added.
+    planned : Plan
+        Plan of the merge that the result should be of.
+    """
+    if found.recipe is None:
+        return
+    digests = [""] * len(planned.sources)
+    expected = json.loads(provenance(planned, digests, ""))
+    differing = [
+        f"{what} of the recipe: {_shown(expected.get(name))}, recorded is "
+        f"{_shown(found.recipe.get(name))}"
+        for name, what in SETTINGS.items()
+        if expected.get(name) != found.recipe.get(name)
+    ]
+    found.problems.extend(differing)
+    if not differing:
+        found.verified.append("rule, weights and parameters: those of the recipe")
+
+
+def _shown(value: Any) -> str:
+    """Value of a setting as JSON, not too long for a line."""
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

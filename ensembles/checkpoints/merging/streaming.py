@@ -28,6 +28,8 @@ from ensembles.checkpoints.planning.buffers import (
     ReadBuffers,
     buffer_budget,
     chunk_size,
+    n_combined,
+    returns_source,
     unit_of,
 )
 from ensembles.checkpoints.planning.plan import Plan
@@ -152,7 +154,7 @@ def stream_plan(
     targets = sorted(plan.targets, key=lambda t: t.action != "resolve_integers")
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
     n_threads = plan.threads if n_bytes >= FEW else 1
-    prepare_loops(sum(target.size * len(target.sources) for target in targets))
+    prepare_loops(sum(map(n_combined, targets)))
     streamer = _Streamer(plan, sinks, n_threads, progress)
     jobs: list[_Job] = []
     combined: list[_Combined] = []
@@ -192,7 +194,7 @@ def rule_states(plan: Plan, progress: Progress) -> dict[str, Any]:
     """
     targets = [target for target in plan.targets if target.action == "combine"]
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
-    prepare_loops(sum(target.size * len(target.sources) for target in targets))
+    prepare_loops(sum(map(n_combined, targets)))
     streamer = _Streamer(plan, {}, plan.threads if n_bytes >= FEW else 1, progress)
     streamer.compute_states(targets)
     for source in {tensor.source for target in targets for tensor in target.sources}:
@@ -338,12 +340,16 @@ class _Streamer:
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
         ]
-        digests.append(BlockDigest(has_crc=False))  # of the result
+        is_copied = returns_source(plan.rule, target, weights, params)
+        if not is_copied:
+            digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
             block = buffers.read(target, start, stop)
             members = block.members
-            if target.action == "average":
+            if is_copied:
+                out = members[0]
+            elif target.action == "average":
                 out = MEAN.combine(members, weights, target.dtype)
             elif target.action == "combine":
                 with naming(target.name):
@@ -358,21 +364,21 @@ class _Streamer:
                         position=target.position.advanced(start),
                     )
             elif target.action == "copy":
-                out = _converted(members[0], target.dtype)
+                out = narrow(widen(members[0][None])[0], target.dtype)
             else:
                 out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
             is_finite &= not (is_float(out.dtype) and has_nonfinite(out))
             sources = block.sources
-            for block_digest, array in zip(digests, [*sources, out], strict=True):
+            for block_digest, array in zip(digests, [*sources, out], strict=False):
                 block_digest.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
             self._report(sources)
-        return _Combined(
-            [block_digest.close() for block_digest in digests],
-            [block_digest.crc for block_digest in digests[:-1]],
-            is_finite,
-        )
+        blocks = [block_digest.close() for block_digest in digests]
+        crcs = [block_digest.crc for block_digest in digests[: len(target.sources)]]
+        if is_copied:
+            blocks.append(blocks[0])
+        return _Combined(blocks, crcs, is_finite)
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         plan = self.plan
@@ -402,13 +408,6 @@ def naming(name: str) -> Iterator[None]:
 
 def _bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-def _converted(member: Array, dtype: np.dtype[Any]) -> Array:
-    """A copied tensor in the dtype of the result."""
-    if member.dtype == dtype:
-        return member
-    return narrow(widen(member[None])[0], dtype)
 
 
 def _result(

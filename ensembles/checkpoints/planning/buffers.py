@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Array
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
 from ensembles.rules.block_rule import PIECE, Unit
+from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
@@ -239,6 +240,48 @@ class Block(NamedTuple):
         """Arrays in the order of ``TensorPlan.sources``."""
         base = [] if self.base is None else [self.base]
         return [*self.members, *base, *self.moments]
+
+
+def n_combined(target: TensorPlan) -> int:
+    """Elements that loops read; most rules copy a single member.
+
+    Parameters
+    ----------
+    target : TensorPlan
+        Tensor of the result.
+
+    Returns
+    -------
+    int
+    """
+    return target.size * len(target.sources) if len(target.sources) > 1 else 0
+
+
+def returns_source(
+    rule: Rule, target: TensorPlan, weights: Float64, params: Mapping[str, Any]
+) -> bool:
+    """Whether a tensor of the result certainly has the bytes of its only source.
+
+    Parameters
+    ----------
+    rule : Rule
+        Rule that combines the members.
+    target : TensorPlan
+        Tensor of the result.
+    weights : ndarray of shape (n_members,)
+        Weight of each member of the tensor.
+    params : mapping of str to value
+        Parameters of the rule for the tensor.
+
+    Returns
+    -------
+    bool
+    """
+    if len(target.sources) > 1 or target.sources[0].dtype != target.dtype:
+        return False
+    is_identity = rule is RULES["linear_combination"] and weights[0] == 1
+    is_identity &= params.get("scale", 1) == 1
+    return target.action == "copy" or (target.action == "combine" and is_identity)
 
 
 class ReadBuffers:

@@ -345,8 +345,8 @@ def plan(
     )
     if resolved.needs_moments is not None and len(opened_moments) == len(opened):
         match = add_moments(match, opened_moments, resolved.needs_moments)
-    # Inspections have rules of their own, and compare a checkpoint with itself.
-    if RULES.get(resolved.name) is resolved:
+    # Rules of inspections have private names, and compare a checkpoint with itself.
+    if not resolved.name.startswith("_"):
         problems += base_problems(opened, base_opened)
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)

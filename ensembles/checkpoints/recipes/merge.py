@@ -40,6 +40,7 @@ def plan_recipe(
     out: str | os.PathLike[str] | None = None,
     *,
     results: Mapping[str, Member] | None = None,
+    run_prompts: bool = True,
     progress: Callable[[int], None] = silent,
     **options: Any,
 ) -> Plan:
@@ -54,6 +55,9 @@ def plan_recipe(
     results : mapping of str to path or Checkpoint, or None, default=None
         Results of other merges, by the names that the recipe has for them in place of
         paths; None means that all models are paths.
+    run_prompts : bool, default=True
+        Whether the base of a mixture of experts runs on the prompts. False gives a plan
+        to look at, whose router is NaN.
     progress : callable, optional
         Called with the number of bytes read since the last call, while the base of a
         mixture of experts runs on the prompts.
@@ -75,9 +79,9 @@ def plan_recipe(
         If the models cannot be merged; the message lists all problems.
     """
     if isinstance(recipe, Mixture):
-        return plan_mixture(
-            recipe, _opened(recipe, results or {}), out, progress=progress, **options
-        )
+        opened = _opened(recipe, results or {})
+        how = {"run_prompts": run_prompts, "progress": progress}
+        return plan_mixture(recipe, opened, out, **how, **options)
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")

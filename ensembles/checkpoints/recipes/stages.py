@@ -14,6 +14,7 @@ from ensembles.atomic_io import check_absent, temporary_sibling
 from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.merging.average import MergeReport, silent, write
+from ensembles.checkpoints.planning.destination import output_format
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.checkpoints.recipes.document import Mixture, Recipe
@@ -136,7 +137,17 @@ def write_recipes(
     -------
     MergeReport
         Of the last merge.
+
+    Raises
+    ------
+    ValueError
+        If the merges were planned with ``run_prompts=False``, or cannot be carried out.
     """
+    if not staged.options.get("run_prompts", True):
+        raise ValueError(
+            "merges planned with run_prompts=False have no routers; plan them with "
+            "run_prompts=True to write them"
+        )
     if len(staged.plans) == 1:
         return write(staged.plans[0], progress=progress, sha256=sha256)
     force = bool(staged.options.get("force"))
@@ -150,18 +161,35 @@ def write_recipes(
                 check_absent(folder / _folder_name(str(recipe.name)), force=force)
             folder.mkdir(parents=True, exist_ok=True)
         results: dict[str, Checkpoint] = {}
-        for recipe in staged.recipes[:-1]:
+        pairs = zip(staged.recipes[:-1], staged.plans, strict=False)
+        for recipe, planned in pairs:
             name = str(recipe.name)
             path = folder / _folder_name(name)
-            write(
-                plan_recipe(recipe, path, results=results, **staged.options),
-                progress=progress,
-            )
+            if keep is None and _is_final(recipe, planned, path, staged.recipes):
+                planned = replace(planned, out=path)
+            else:
+                planned = plan_recipe(recipe, path, results=results, **staged.options)
+            write(planned, progress=progress)
             results[name] = replace(read_layout(path, 0), name=name)
         last = plan_recipe(
             staged.recipes[-1], staged.out, results=results, **staged.options
         )
         return write(last, progress=progress, sha256=sha256)
+
+
+def _is_final(
+    recipe: Recipe | Mixture,
+    planned: Plan,
+    path: Path,
+    recipes: Sequence[Recipe | Mixture],
+) -> bool:
+    """Whether a plan is the same for another path: it uses no result of a merge.
+
+    Ties in a result, and what its samples tell, are known once it is written.
+    """
+    names = {str(other.name) for other in recipes}
+    uses_result = any(name in names for name in _names_in(recipe))
+    return not uses_result and planned.format == output_format(path)
 
 
 def _folder_name(name: str) -> str:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.combiners.accumulation import softmax
+from ensembles.predictions.combiners.accumulation import clipped_logarithm, softmax
+from ensembles.predictions.combiners.builtin import FLOOR
 
 # Ridge penalties, in samples: of the deviation from a multiple of the identity, and of
 # the intercepts.
 DEVIATION_RIDGE = 20.0
 INTERCEPT_RIDGE = 5.0
-FLOOR = 1e-5  # lower bound of probabilities before the logarithm
 
 
 class MatrixScaling:
@@ -57,7 +57,7 @@ class MatrixScaling:
         """
         from scipy.optimize import minimize
 
-        logs = np.log(np.maximum(y_proba, FLOOR))
+        logs = clipped_logarithm(FLOOR)(y_proba, 0)
         weight = np.ones(len(logs)) if sample_weight is None else sample_weight
         start = np.zeros(1 + (n_classes := logs.shape[1]) * (n_classes + 1))
         start[0] = 1
@@ -81,7 +81,7 @@ class MatrixScaling:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        logs = np.log(np.maximum(y_proba, FLOOR))
+        logs = clipped_logarithm(FLOOR)(y_proba, 0)
         return np.asarray(softmax(logs @ self.matrix_.T, self.intercept_))
 
 

@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from ensembles.checkpoints import MergeReport, average, plan
+from ensembles.checkpoints import MergeReport, average, plan, verify
 from ensembles.rules.builtin import RULES
 from tests.checkpoints import oracles
 from tests.checkpoints.building import (
@@ -374,3 +374,20 @@ def test_an_error_of_a_rule_names_the_tensor() -> None:
 def test_rule_params_must_be_a_dict(params: Any) -> None:
     with pytest.raises(TypeError, match="rule_params must be a dict or None, found"):
         average([{"a": np.ones(3)}], rule="power_mean", rule_params=params)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_single_member_is_copied_or_scaled_with_the_digests_of_both(
+    tmp_path: Path, weight: float, scale: float
+) -> None:
+    stored = np.array([1.0, -0.0, 3.0, np.nan], np.float32)
+    stored.view(np.uint32)[3] = 0x7FC01234  # NaN keeps its bits in a copy
+    member, out = tmp_path / "a.safetensors", tmp_path / "out.safetensors"
+    save_file({"w": stored}, member)
+    how: Any = {"rule": "linear_combination", "rule_params": {"scale": scale}}
+    with pytest.warns(UserWarning, match="contains NaN"):
+        average([member], out, weights=[weight], **how)
+    expected = stored if weight * scale == 1 == scale else stored * (weight * scale)
+    assert load_file(out)["w"].tobytes() == expected.tobytes()
+    assert verify(out, [member]).is_intact

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, plan
+from ensembles.rules.rule import Rule
 from tests.checkpoints.building import pair, save
 
 STATE = {"w": np.ones(2), "n": np.array([1])}
@@ -218,6 +219,17 @@ def test_a_base_in_memory_is_no_member() -> None:
         with pytest.raises(ValueError, match=r"^members\[1\] is the base, from which"):
             plan([other, same], base=base, **how)
     assert plan([other, {**base, "b": np.zeros(2)}], base=base, **how).base is not None
+
+
+def test_a_base_of_a_rule_that_is_not_registered_is_no_member() -> None:
+    def added(stack: Any, weights: Any, *, base: Any) -> Any:
+        return base + weights @ (stack - base)
+
+    base, other = {"w": np.zeros(2)}, {"w": np.ones(2)}
+    rule = Rule(added, needs_base=True)
+    with pytest.raises(ValueError, match=r"^members\[1\] is the base, from which"):
+        plan([other, base], base=base, rule=rule)
+    assert plan([other], base=base, rule=rule).base is not None
 
 
 def test_a_module_that_is_the_base_is_no_member() -> None:

@@ -2,12 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from ensembles.checkpoints import plan_recipes, read_recipes, write_recipes
+from ensembles.checkpoints.planning.plan import Plan
+from ensembles.checkpoints.recipes import stages
+from ensembles.checkpoints.recipes.document import Recipe
+from ensembles.checkpoints.recipes.merge import plan_recipe
 
 SIZE = 8
 
@@ -69,6 +74,25 @@ def test_results_that_others_use_are_kept_if_wanted(
     assert os.listdir("kept") == ["first"]
     names = [member.name for member in report.plan.members]
     assert names == ["first", "c"]
+
+
+def test_merges_that_use_no_result_are_planned_once(
+    models: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[str | None] = []
+
+    def counting(recipe: Recipe, *args: Any, **options: Any) -> Plan:
+        planned.append(recipe.name)
+        return plan_recipe(recipe, *args, **options)
+
+    monkeypatch.setattr(stages, "plan_recipe", counting)
+    # The format of a result follows the name of its merge.
+    first = linear("first", "a", "b") + "---\n" + linear("file.safetensors", "a", "c")
+    out = staged(first, linear("last", "first", "file.safetensors"))
+    assert planned == ["first", "file.safetensors", "last", "file.safetensors", "last"]
+    a, b, c = (models[name].astype(np.float64) for name in "abc")
+    expected = ((a + b) / 2 + (a + c) / 2) / 2
+    np.testing.assert_array_equal(load_file(out / "model.safetensors")["w"], expected)
 
 
 @pytest.mark.parametrize(

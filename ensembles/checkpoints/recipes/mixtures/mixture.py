@@ -31,6 +31,10 @@ from ensembles.checkpoints.recipes.mixtures.routers import (
 )
 from ensembles.checkpoints.recipes.mixtures.tensors import MixtureTensors
 
+NOT_RUN = (
+    "the router is not computed yet: the base runs on the prompts when the mixture is "
+    "written"
+)
 SHARD_SIZE = 5 * 10**9  # bytes of a weight file
 
 
@@ -39,6 +43,7 @@ def plan_mixture(
     models: Mapping[str, Checkpoint],
     out: str | os.PathLike[str] | None = None,
     *,
+    run_prompts: bool = True,
     progress: Callable[[int], None] = silent,
     **options: Any,
 ) -> Plan:
@@ -55,6 +60,9 @@ def plan_mixture(
         Base and models of the experts, by their names in the recipe.
     out : path or None, default=None
         Path of the output, as in `plan`.
+    run_prompts : bool, default=True
+        Whether the base runs on the prompts. False gives a plan to look at: its router
+        is NaN.
     progress : callable, optional
         Called with the number of bytes of the base read since the last call, while it
         runs on the prompts.
@@ -82,7 +90,11 @@ def plan_mixture(
     planned = as_conversion(
         plan([tensors.checkpoint()], out, dtype=str(dtype), **options)
     )
-    if needs_prompts(mixture):
+    if needs_prompts(mixture) and not run_prompts:
+        for rows in (rows for layer in tensors.routers for rows in layer.values()):
+            rows[:] = np.nan
+        notes += [NOT_RUN]
+    elif needs_prompts(mixture):
         try:
             notes += _fill_from_prompts(mixture, base, tensors.routers, progress)
         except ValueError as error:

@@ -14,7 +14,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array
-from ensembles.checkpoints import Expert, Mixture, plan_recipe, read_recipes, write
+from ensembles.checkpoints import (
+    Expert,
+    Mixture,
+    plan_recipe,
+    plan_recipes,
+    read_recipes,
+    write,
+    write_recipes,
+)
 from tests.checkpoints.recipes.mixtures.dense import (
     INNER,
     N_LAYERS,
@@ -357,6 +365,23 @@ def test_unknown_architectures_and_bad_numbers_are_named(tmp_path: Path) -> None
     noisy = Expert(str(tmp_path / "m1"), noise_scale=float("nan"))
     with pytest.raises(ValueError, match="noise_scale must be a finite number, found"):
         plan_recipe(mixture(tmp_path, experts=(noisy, noisy)))
+
+
+def test_a_plan_without_routers_is_not_written(tmp_path: Path) -> None:
+    models(tmp_path)
+    text = RANDOM.replace("random", "hidden", 1)
+    text = text.replace("m1\n", "m1\n  positive_prompts: [code]\n")
+    text = text.replace("m2\n", "m2\n  positive_prompts: [prose]\n")
+    recipes = read_recipes(recipe(tmp_path, text))
+    staged = plan_recipes(recipes, tmp_path / "out", run_prompts=False)
+    assert "the router is not computed yet" in "\n".join(staged.plans[0].notes)
+    with pytest.raises(ValueError, match="planned with run_prompts=False have no rout"):
+        write_recipes(staged)
+    with pytest.warns(UserWarning, match="contains? NaN"):  # zeros might go unnoticed
+        tensors = written(staged.plans[0])
+    nan = [name for name, tensor in tensors.items() if np.isnan(tensor).any()]
+    assert len(nan) == N_LAYERS
+    assert all(name.endswith("gate.weight") for name in nan)
 
 
 def test_empty_prompts_are_named_with_their_line(tmp_path: Path) -> None:
