@@ -132,8 +132,8 @@ def distill(
     Raises
     ------
     ValueError
-        If there are no texts, a teacher returns NaN, the first teacher has no tokenizer
-        and ``tokenizer`` is None, or a parameter is out of range.
+        If there are no texts or no teacher, a teacher returns NaN, the first teacher
+        has no tokenizer and ``tokenizer`` is None, or a parameter is out of range.
     TypeError
         If a teacher or the tokenizer is of an unsupported type.
 
@@ -168,8 +168,10 @@ def distill(
     (1, 2)
     """
     _check_parameters(n_words, alpha, n_iter, n_epochs, n_components, n_jobs)
-    corpus = read_corpus(texts)
     teachers = teacher if isinstance(teacher, list | tuple) else [teacher]
+    if not teachers:
+        raise ValueError("teacher must be a model, or a list of at least one")
+    corpus = read_corpus(texts)
     models = [open_teacher(one) for one in teachers]
     n_threads = 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
     subwords = tokenizer_of(models[0])
@@ -272,10 +274,10 @@ def ask_teachers(
     alone : ndarray of shape (n_tokens, dim), float16
     """
     parts: list[list[NDArray[np.float16]]] = [[], []]
+    if cache is not None:
+        warn_of_other_vectors(cache / TEXTS, models, texts)
     for number, model in enumerate(models, 1):
         name = "teacher" if len(models) == 1 else f"teacher {number}"
-        if cache is not None:
-            warn_of_other_vectors(cache / TEXTS, model, texts)
         for part, items, kind in zip(parts, (texts, tokens), KINDS, strict=True):
             result = teacher_vectors(
                 *(model, items),

@@ -17,6 +17,7 @@ from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.parallel import chunks, map_threads, resolve_n_threads
 
 TILE = 64  # columns solved together: a row of a tile is four cache lines
+CONVERGED = 1e-13  # square of the relative residual at which float32 is exhausted
 BLOCK = 8192  # rows of targets converted to float32 at once
 
 
@@ -132,9 +133,12 @@ def _conjugate_gradients(
     preconditioned = scale * residual
     direction = preconditioned.copy()
     size = _column_products(residual, preconditioned)
+    enough = size * CONVERGED
     for _ in range(n_iter):
         product = np.float32(alpha) * direction
         add_normal_product(*texts, weights, direction, product)
+        # Further steps would follow rounding errors, which grow if alpha is 0.
+        size[size <= enough] = 0
         step = _ratio(size, _column_products(direction, product))
         solution += step * direction
         residual -= step * product

@@ -191,3 +191,17 @@ def test_a_cache_of_other_texts_is_warned_of(tmp_path: Path, texts: list[str]) -
 def test_wrong_parameters_are_reported(texts: list[str], params: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         distill(MeanTeacher(), texts, tokenizer="words", **params)
+
+
+def test_the_vectors_of_the_first_teacher_are_those_of_this_run(
+    texts: list[str], tmp_path: Path
+) -> None:
+    teachers = [MeanTeacher(seed=0), MeanTeacher(seed=1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "has vectors of another teacher"
+        distill(teachers, texts, tokenizer="words", cache=tmp_path)
+
+
+def test_a_teacher_is_needed(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="teacher must be a model, or a list of at"):
+        distill([], texts, tokenizer="words")
