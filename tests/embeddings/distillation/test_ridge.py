@@ -185,6 +185,7 @@ def test_iterations_after_convergence_change_nothing() -> None:
     prior[4] = 1
     found = fit_ridge(texts, targets, prior, alpha=0, n_iter=50)
     counts = mean_counts(texts, 5)
-    expected = np.linalg.pinv(counts) @ targets.astype(float)
-    np.testing.assert_allclose(found[:4], expected[:4], atol=1e-5)
+    # One of many solutions, near the prior of zeros.
+    np.testing.assert_allclose(counts @ found, targets.astype(float), atol=1e-5)
+    assert np.abs(found).max() < 2
     assert (found[4] == prior[4]).all()
