@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from ensembles._sklearn import unwrap_frozen
 from ensembles.embeddings.embedder import SentenceEmbedder
@@ -43,7 +44,8 @@ def fold_ensemble(ensemble: Any) -> SentenceEmbedder:
         If the ensemble or a member is not linear, or members differ in their tokens;
         the message names the member.
     TypeError
-        If a member is not a `SentenceEmbedder`.
+        If a member is not a `SentenceEmbedder`, or ``ensemble`` not an ensemble of
+        transformers.
 
     Examples
     --------
@@ -57,6 +59,12 @@ def fold_ensemble(ensemble: Any) -> SentenceEmbedder:
     >>> fold_ensemble(ensemble).transform(["good film"])
     array([[1.5, 1. ]], dtype=float32)
     """
+    if not hasattr(ensemble, "combine") or not hasattr(ensemble, "estimators"):
+        raise TypeError(
+            "ensemble must be a fitted EnsembleTransformer, found "
+            f"{type(ensemble).__name__}"
+        )
+    check_is_fitted(ensemble)
     rule = getattr(ensemble.rule, "name", ensemble.rule)
     if rule not in LINEAR or ensemble.normalize:
         raise ValueError(

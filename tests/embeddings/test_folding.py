@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import FunctionTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -134,3 +135,10 @@ def test_ensembles_that_cannot_be_folded_are_refused() -> None:
     ensemble = EnsembleTransformer([*members(4), other]).fit(TEXTS)
     with pytest.raises(TypeError, match="'other' must be a SentenceEmbedder to be fol"):
         fold_ensemble(ensemble)
+
+
+def test_what_is_folded_is_a_fitted_ensemble() -> None:
+    with pytest.raises(TypeError, match="EnsembleTransformer, found SentenceEmbedder"):
+        fold_ensemble(members(2)[0][1])
+    with pytest.raises(NotFittedError, match="not fitted"):
+        fold_ensemble(EnsembleTransformer(members(2, 2)))

@@ -78,9 +78,12 @@ def command(
         write_duplicates,
     )
 
+    if report is not None and report.absolute() == out.absolute():
+        raise click.UsageError(f"--out and --report must differ, found {out} for both")
     for path in (out, report):
         if path is not None:
             check_absent(path, folder=False, force=force)
+            path.parent.stat()  # raises if it does not exist
     source: Any = sys.stdin.buffer if file == "-" else file
     batches = read_texts(source, kind=kind, column=column, encoding=encoding)
     # Read a first batch, to report errors before the slow loading of the model.

@@ -45,7 +45,7 @@ LONGEST = 200  # characters of a text in the table
     "--queries",
     "queries_file",
     type=click.Path(),
-    help="File of queries, one per line, or a table as FILE.",
+    help="File of queries, one per line, or a table as FILE; - is standard input.",
 )
 @click.option(
     "--queries-by",
@@ -93,6 +93,8 @@ def command(
     ensemble search "boring" teacher.index --queries-by distilled/
     """
     allow_long_fields()
+    if queries_file == file == "-":
+        raise click.UsageError("only one of --queries and FILE can be standard input")
     asked = [*queries, *read_queries(queries_file, encoding)]
     if not asked:
         raise click.UsageError("a QUERY is missing; or pass --queries FILE")
@@ -100,6 +102,10 @@ def command(
     if Path(file).is_dir():
         source = click.get_current_context().get_parameter_source("model")
         given = model if source == ParameterSource.COMMANDLINE else None
+        if column is not None or kind is not None:
+            raise click.UsageError(
+                f"--column and --kind do not apply to an index: {file} has its texts"
+            )
         hits = hits_in_index(Path(file), asked, k, given, queries_by, options)
     elif model is None:
         Path(file).stat()  # raises if it does not exist
@@ -135,7 +141,8 @@ def read_queries(file: str | None, encoding: str) -> list[str]:
         return []
     from ensembles.embeddings.files.text_files import read_texts, to_list
 
-    batches = read_texts(file, encoding=encoding)
+    source: Any = sys.stdin.buffer if file == "-" else file
+    batches = read_texts(source, encoding=encoding)
     return [text for batch in batches for text in to_list(batch.texts)]
 
 
@@ -152,12 +159,18 @@ def hits_in_index(
     from ensembles.embeddings.similarity.text_search import search_index
 
     index = TextIndex(path)
+    if as_json_options(options) and (model is None or queries_by is not None):
+        raise click.UsageError(
+            "options of the model apply only with --model, and without --queries-by: "
+            "an index has its own"
+        )
     if model is None:
-        if as_json_options(options):
-            raise click.UsageError(
-                "options of the model apply only with --model: an index has its own"
-            )
         model = Path(index.facts["model"])
+        if queries_by is None and not model.exists():
+            raise click.UsageError(
+                f"the model of {path} is not at {model} any more; pass --model with "
+                "its path"
+            )
         options = from_json_options(index.facts["options"])
     if queries_by is None:
         transform = open_transform(model, options)

@@ -220,11 +220,17 @@ def open_model_from_options(
 
 def as_json_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a model as JSON values, except defaults."""
-    return {
+    values = {
         name: str(value.absolute()) if isinstance(value, Path) else value
         for name, value in options.items()
         if value is not None and value != ()
     }
+    if "frequencies" in values:
+        from ensembles.embeddings.weighting.frequencies import SOURCES
+
+        if values["frequencies"] not in SOURCES:
+            values["frequencies"] = str(Path(values["frequencies"]).absolute())
+    return values
 
 
 def from_json_options(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,8 +143,8 @@ def distill(
     Raises
     ------
     ValueError
-        If there are no texts, a teacher returns NaN, the first teacher has no tokenizer
-        and ``tokenizer`` is None, or a parameter is out of range.
+        If there are no texts or no teacher, a teacher returns NaN, the first teacher
+        has no tokenizer and ``tokenizer`` is None, or a parameter is out of range.
     TypeError
         If a teacher or the tokenizer is of an unsupported type.
 
@@ -180,8 +180,10 @@ def distill(
     """
     counts = {"n_words": n_words, "n_iter": n_iter, "n_epochs": n_epochs}
     _check_parameters(alpha, n_components, n_jobs, **counts, n_phrases=n_phrases)
-    corpus = read_corpus(texts)
     teachers = teacher if isinstance(teacher, list | tuple) else [teacher]
+    if not teachers:
+        raise ValueError("teacher must be a model, or a list of at least one")
+    corpus = read_corpus(texts)
     models = [open_teacher(one) for one in teachers]
     n_threads = 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
     subwords = tokenizer_of(models[0])
@@ -287,10 +289,10 @@ def ask_teachers(
     alone : ndarray of shape (n_tokens, dim), float16
     """
     parts: list[list[NDArray[np.float16]]] = [[], []]
+    if cache is not None:
+        warn_of_other_vectors(cache / TEXTS, models, texts)
     for number, model in enumerate(models, 1):
         name = "teacher" if len(models) == 1 else f"teacher {number}"
-        if cache is not None:
-            warn_of_other_vectors(cache / TEXTS, model, texts)
         for part, items, kind in zip(parts, (texts, tokens), KINDS, strict=True):
             result = teacher_vectors(
                 *(model, items),

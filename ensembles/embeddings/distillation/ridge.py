@@ -18,6 +18,7 @@ from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.parallel import chunks, map_threads, resolve_n_threads
 
 TILE = 64  # columns solved together: a row of a tile is four cache lines
+CONVERGED = 1e-13  # square of the relative residual at which float32 is exhausted
 BLOCK = 8192  # rows of targets converted to float32 at once
 
 
@@ -160,9 +161,12 @@ def _conjugate_gradients(
     preconditioned = scale * residual
     direction = preconditioned.copy()
     size = _column_products(residual, preconditioned)
+    enough = size * CONVERGED
     for _ in range(n_iter):
         product = penalties * direction
         add_normal_product(*texts, scales, direction, product)
+        # Further steps would follow rounding errors, which grow if alpha is 0.
+        size[size <= enough] = 0
         step = _ratio(size, _column_products(direction, product))
         solution += step * direction
         residual -= step * product

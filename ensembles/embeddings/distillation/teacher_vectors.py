@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -24,7 +25,7 @@ from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.parallel import chunks, map_threads
 
 CHUNK = 1024  # texts that are encoded together, and recorded in the cache
-VECTORS, JOURNAL = "vectors.npy", "journal.jsonl"
+VECTORS, JOURNAL, LOCK = "vectors.npy", "journal.jsonl", "lock"
 Progress = Callable[[int], None]
 
 
@@ -78,6 +79,8 @@ def teacher_vectors(
     ValueError
         If a vector has NaN or infinity, or the teacher does not return one vector for
         each text.
+    BlockingIOError
+        If another run records the same vectors in ``cache``.
     """
     store = _Memory() if cache is None else _Files(cache, model, texts)
     if progress is not None and store.done:
@@ -100,13 +103,15 @@ def teacher_vectors(
 
         return run
 
-    map_threads(jobs, start_worker, n_threads if is_threaded else 1)
+    with closing(store):
+        map_threads(jobs, start_worker, n_threads if is_threaded else 1)
     return store.result()
 
 
-def warn_of_other_vectors(cache: Path, model: Any, texts: list[str]) -> None:
-    """Warn if a cache has vectors, but none of these texts by this teacher."""
-    if not folder_of(cache, model, texts).exists() and cache.is_dir():
+def warn_of_other_vectors(cache: Path, models: list[Any], texts: list[str]) -> None:
+    """Warn if a cache has vectors, but none of these texts by one of these teachers."""
+    folders = [folder_of(cache, model, texts) for model in models]
+    if cache.is_dir() and not any(folder.exists() for folder in folders):
         others = [path for path in cache.iterdir() if (path / JOURNAL).exists()]
         if others:
             warnings.warn(
@@ -182,6 +187,9 @@ class _Memory:
         """Array of zeros."""
         return np.zeros(shape, np.float16)
 
+    def close(self) -> None:
+        """Let other runs use what was stored."""
+
     def result(self) -> TeacherVectors:
         """All vectors."""
         return TeacherVectors(self.vectors, self.n_truncated)
@@ -199,8 +207,24 @@ class _Files(_Memory):
         self._folder = folder_of(cache, model, texts)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file, self._journal = self._folder / VECTORS, self._folder / JOURNAL
+        self._lock = self._locked()  # until it is closed
         if self._file.exists() and self._journal.exists():
             self._read(len(texts))
+
+    def _locked(self) -> IO[bytes]:
+        """Lock of the folder, in which two runs would overwrite each other's file."""
+        file = (self._folder / LOCK).open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise BlockingIOError(
+                f"another run computes the vectors in {self._folder}; wait until it "
+                "ends, and repeat this one"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        return file
 
     def _read(self, n_texts: int) -> None:
         try:
@@ -225,6 +249,10 @@ class _Files(_Memory):
         return np.lib.format.open_memmap(
             self._file, mode="w+", dtype=np.float16, shape=shape
         )
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
 
     def put(
         self, job: tuple[int, int], n_texts: int, block: NDArray[np.float16], n: int

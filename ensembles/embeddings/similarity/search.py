@@ -117,14 +117,13 @@ class BestRows:
         self.unit = queries.unit(0, len(queries))
         self.error = error_bound(queries.dim)
         self.n_documents = 0
-        # Free places, which every document precedes.
-        shape = (len(queries), self.k)
-        self.indices: Counts = np.full(shape, np.iinfo(np.int64).max)
-        self.cosines: Float64 = np.full(shape, -np.inf)
+        self.indices: Counts = np.empty((len(queries), 0), np.int64)
+        self.cosines: Float64 = np.empty((len(queries), 0))
 
     def add(self, documents: UnitRows, progress: Progress | None = None) -> None:
         """Compare the queries with more documents."""
         self.queries.check_same_dim(documents)
+        self._widen(min(self.k, self.n_documents + len(documents)))
         for start, stop in chunks(len(documents), documents.block_size):
             block = documents.unit(start, stop)
             for first, last in chunks(len(self.queries), N_QUERIES):
@@ -135,16 +134,25 @@ class BestRows:
                 progress(stop - start)
         self.n_documents += len(documents)
 
+    def _widen(self, n_places: int) -> None:
+        """Add free places, which every document precedes; k may be any number."""
+        shape = (len(self.queries), n_places - self.indices.shape[1])
+        if not shape[1]:
+            return
+        free = np.full(shape, np.iinfo(np.int64).max), np.full(shape, -np.inf)
+        self.indices = np.hstack([self.indices, free[0]])
+        self.cosines = np.hstack([self.cosines, free[1]])
+
     def _candidates(self, block: Float32, first: int, last: int) -> NDArray[np.bool_]:
         """Which documents may be among the best, of shape (n_queries, n_rows)."""
-        products = self.unit[first:last] @ block.T
+        k, products = self.indices.shape[1], self.unit[first:last] @ block.T
         worst = self.cosines[first:last, -1:]
         cuts = worst - self.error
         mask = products >= cuts
         # While places are free, the block's own k-th best document bounds the rest.
-        crowded = np.flatnonzero(mask.sum(axis=1) > 2 * self.k + 64)
+        crowded = np.flatnonzero(mask.sum(axis=1) > 2 * k + 64)
         if len(crowded):
-            kth = np.partition(products[crowded], -self.k, axis=1)[:, -self.k, None]
+            kth = np.partition(products[crowded], -k, axis=1)[:, -k, None]
             kth = np.maximum(cuts[crowded], kth - 2 * self.error)
             mask[crowded] = products[crowded] >= kth
         # The cosine of a zero vector is known: 0, and an earlier 0 comes first.
@@ -158,18 +166,17 @@ class BestRows:
         cosines = self.queries.cosines(query_rows, documents, rows)
         is_better = cosines > self.cosines[query_rows, -1]
         query_rows, cosines = query_rows[is_better], cosines[is_better]
-        changed = np.unique(query_rows)
-        owners = np.concatenate([np.repeat(changed, self.k), query_rows])
+        changed, k = np.unique(query_rows), self.indices.shape[1]
+        owners = np.concatenate([np.repeat(changed, k), query_rows])
         indices = np.concatenate(
             [self.indices[changed].ravel(), self.n_documents + rows[is_better]]
         )
         cosines = np.concatenate([self.cosines[changed].ravel(), cosines])
         order = np.lexsort((indices, -cosines, owners))
         starts = np.searchsorted(owners[order], changed)
-        best = order[starts[:, None] + np.arange(self.k)]
+        best = order[starts[:, None] + np.arange(k)]
         self.indices[changed], self.cosines[changed] = indices[best], cosines[best]
 
     def result(self) -> SearchResult:
         """The best documents so far."""
-        k = min(self.k, self.n_documents)
-        return SearchResult(self.indices[:, :k], self.cosines[:, :k])
+        return SearchResult(self.indices, self.cosines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -115,24 +116,40 @@ class TextIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            facts = read_json(path / FACTS)
-            if not isinstance(facts, dict) or facts.get("version") != VERSION:
-                raise ValueError(f"{FACTS} has no version {VERSION}")
-            self.facts: dict[str, Any] = facts
-            self.vectors = map_npy(path / VECTORS)
-            self._offsets: Counts = map_npy(path / OFFSETS)[:, 0]
-            self._n_bytes = (path / TEXTS).stat().st_size
-            n_texts = len(self._offsets) - 1
-            if n_texts != len(self.vectors) or self._offsets[-1] != self._n_bytes:
-                raise ValueError(
-                    f"{len(self.vectors)} vectors, {n_texts} texts of "
-                    f"{self._offsets[-1]} bytes in a file of {self._n_bytes}"
-                )
+            while not self._open():
+                pass
         except (ValueError, FileNotFoundError, IndexError) as error:
             raise ValueError(
                 f"{path} is not a complete index that ensemble embed -o NAME{SUFFIX} "
                 f"wrote: {error}"
             ) from None
+
+    def _open(self) -> bool:
+        """Map all files; False if the directory was replaced at the same time."""
+        folder = self.path.stat()
+        try:
+            self._map()
+        except (ValueError, FileNotFoundError, IndexError):
+            if os.path.samestat(folder, self.path.stat()):
+                raise
+        return os.path.samestat(folder, self.path.stat())
+
+    def _map(self) -> None:
+        self.facts = check_facts(read_json(self.path / FACTS))
+        self.vectors = map_npy(self.path / VECTORS)
+        self._offsets: Counts = map_npy(self.path / OFFSETS)[:, 0]
+        shape = ((self.path / TEXTS).stat().st_size,)
+        self._bytes: NDArray[np.uint8] = np.empty(shape, np.uint8)
+        if shape[0]:
+            self._bytes = map_array(self.path / TEXTS, np.dtype(np.uint8), shape, 0)
+        n_texts = len(self._offsets) - 1
+        if self._offsets.dtype != np.int64:
+            raise ValueError(f"{OFFSETS} has {self._offsets.dtype}")
+        if n_texts != len(self.vectors) or self._offsets[-1] != shape[0]:
+            raise ValueError(
+                f"{len(self.vectors)} vectors, {n_texts} texts of "
+                f"{self._offsets[-1]} bytes in a file of {shape[0]}"
+            )
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -155,13 +172,11 @@ class TextIndex:
         list of str
         """
         texts = []
-        with (self.path / TEXTS).open("rb") as file:
-            for row in np.asarray(rows).tolist():
-                start, stop = self._offsets[row : row + 2].tolist()
-                if not 0 <= start <= stop <= self._n_bytes:
-                    raise ValueError(f"{self.path} is damaged at the text {row}")
-                file.seek(start)
-                texts.append(file.read(stop - start).decode("utf-8", "replace"))
+        for row in np.asarray(rows).tolist():
+            start, stop = self._offsets[row : row + 2].tolist()
+            if not 0 <= start <= stop <= len(self._bytes):
+                raise ValueError(f"{self.path} is damaged at the text {row}")
+            texts.append(bytes(self._bytes[start:stop]).decode("utf-8", "replace"))
         return texts
 
     def probe_cosines(self, transform: Any) -> Float64:
@@ -211,6 +226,35 @@ class TextIndex:
                 f"{lowest:.2f}; make the index again, or pass --queries-by for a model "
                 "that is aligned with that of the index"
             )
+
+
+def check_facts(facts: Any) -> dict[str, Any]:
+    """Validate the content of ``index.json``.
+
+    Parameters
+    ----------
+    facts : object
+        What the file holds.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If it is of another version, or lacks the model.
+    """
+    if not isinstance(facts, dict) or facts.get("version") != VERSION:
+        raise ValueError(
+            f"{FACTS} has no version {VERSION}, which this release reads; make the "
+            "index again"
+        )
+    kinds = {"model": str, "options": dict}
+    for name, kind in kinds.items():
+        if not isinstance(facts.get(name), kind):
+            raise ValueError(f"{FACTS} has no valid {name!r}")
+    return facts
 
 
 def map_npy(path: Path) -> NDArray[Any]:

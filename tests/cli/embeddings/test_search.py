@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from ensembles.embeddings import SentenceEmbedder, paired_cosines
+from ensembles.embeddings.similarity import text_index
 from ensembles.embeddings.similarity.text_index import TextIndex
 from ensembles_cli.main import cli
 
@@ -276,3 +278,100 @@ def test_what_is_interrupted_leaves_nothing(name: str, tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert b"Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["v.txt"]
+
+
+def test_queries_are_read_from_standard_input(ensemble: Ensemble) -> None:
+    arguments = ["--queries", "-", "texts.txt", "-m", "model", "--json"]
+    found = json.loads(ensemble("search", *arguments, input="film\nbad\n").stdout)
+    assert [one["query"] for one in found] == ["film", "bad"]
+    both = ensemble("search", "--queries", "-", "-", "-m", "model", input="film\n")
+    assert "only one of --queries and FILE can be standard input" in both.stderr
+
+
+def test_options_that_an_index_would_ignore_are_refused(ensemble: Ensemble) -> None:
+    ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")
+    wrong = ensemble("search", "film", "t.index", "--column", "text")
+    assert "--column and --kind do not apply to an index: t.index" in wrong.stderr
+    options = ["-m", "v.txt", "--whiten", "--queries-by", "model"]
+    wrong = ensemble("search", "film", "t.index", *options)
+    assert "options of the model apply only with --model, and without" in wrong.stderr
+
+
+def test_an_index_is_searched_from_another_folder(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("counts.txt").write_text("good 10\nfilm 5\nbad 2\nthe 100\n")
+    options = ["-m", "v.txt", "--frequencies", "counts.txt", "-o", "t.index"]
+    assert ensemble("embed", "texts.txt", *options).exit_code == 0
+    Path("sub").mkdir()
+    monkeypatch.chdir("sub")
+    found = ensemble("search", "film", "../t.index", "--json")
+    assert found.exit_code == 0, found.stderr
+    Path("../v.txt").rename("../w.txt")
+    gone = ensemble("search", "film", "../t.index")
+    assert "v.txt any more; pass --model with its path" in gone.stderr
+    options = ["-m", "../w.txt", "--frequencies", "../counts.txt"]
+    assert ensemble("search", "film", "../t.index", *options).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"version": 2}, "has no version 1, which this release reads; make the index"),
+        ({"version": 1, "options": {}}, "has no valid 'model'"),
+        ({"version": 1, "model": 3, "options": {}}, "has no valid 'model'"),
+        ({"version": 1, "model": "m", "options": []}, "has no valid 'options'"),
+    ],
+)
+def test_an_index_with_wrong_facts_is_refused(
+    facts: dict[str, Any], message: str, ensemble: Ensemble
+) -> None:
+    ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")
+    Path("t.index/index.json").write_text(json.dumps(facts))
+    assert message in ensemble("search", "film", "t.index").stderr
+
+
+def test_offsets_of_floats_are_refused(ensemble: Ensemble) -> None:
+    ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")
+    offsets = np.load("t.index/offsets.npy")
+    np.save("t.index/offsets.npy", offsets.astype(float))
+    assert "offsets.npy has float64" in ensemble("search", "film", "t.index").stderr
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "offsets.npy", "texts.bin"])
+def test_an_index_that_is_replaced_is_read_as_one(
+    name: str, ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("new.txt").write_text("film\nthe film\n")
+    ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")
+    original, is_replaced = text_index.map_array, False
+
+    def map_array(path: Path, *arguments: Any) -> Any:
+        nonlocal is_replaced
+        array = original(path, *arguments)
+        if path.name == name and not is_replaced:
+            is_replaced = True
+            done = ensemble(
+                "embed", "new.txt", "-m", "model", "-o", "t.index", "--force"
+            )
+            assert done.exit_code == 0
+        return array
+
+    monkeypatch.setattr(text_index, "map_array", map_array)
+    index = TextIndex(Path("t.index"))
+    assert is_replaced
+    assert len(index) == 2
+    ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index", "--force")
+    assert index.texts(range(2)) == ["film", "the film"]  # still mapped
+
+
+def test_what_dedup_cannot_write_is_an_error_before_it_reads(
+    ensemble: Ensemble,
+) -> None:
+    for options, message in [
+        (["-o", "u.txt", "--report", "u.txt"], "--out and --report must differ"),
+        (["-o", "u.txt", "--report", "none/r.jsonl"], "No such file or directory: 'no"),
+    ]:
+        wrong = ensemble("dedup", "texts.txt", "-m", "absent", *options)
+        assert message in wrong.stderr
+    assert not Path("u.txt").exists()

@@ -262,3 +262,17 @@ def test_the_starting_table_is_scaled_by_least_squares(
     sums *= weights
     factor = np.linalg.lstsq(sums.reshape(-1, 1), targets.ravel())[0]
     np.testing.assert_allclose(table[:3], factor * weights * alone, rtol=1e-5)
+
+
+def test_the_vectors_of_the_first_teacher_are_those_of_this_run(
+    texts: list[str], tmp_path: Path
+) -> None:
+    teachers = [MeanTeacher(seed=0), MeanTeacher(seed=1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "has vectors of another teacher"
+        distill(teachers, texts, tokenizer="words", cache=tmp_path)
+
+
+def test_a_teacher_is_needed(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="teacher must be a model, or a list of at"):
+        distill([], texts, tokenizer="words")

@@ -191,3 +191,16 @@ def test_texts_without_tokens_or_weight_change_nothing() -> None:
     weights = np.array([1, 1, 0], np.float32)
     found = refine(texts, targets, table, n_epochs=2, weights=weights)
     np.testing.assert_array_equal(found, table)
+
+
+def test_iterations_after_convergence_change_nothing() -> None:
+    texts = ragged([[0, 1], [2, 1], [0, 3]])
+    targets = np.array([[0.74, 0.67], [-0.6, 0.8], [1, 0]], np.float16)
+    prior = np.zeros((5, 2), np.float32)
+    prior[4] = 1
+    found = fit_ridge(texts, targets, prior, alpha=0, n_iter=50)
+    counts = mean_counts(texts, 5)
+    # One of many solutions, near the prior of zeros.
+    np.testing.assert_allclose(counts @ found, targets.astype(float), atol=1e-5)
+    assert np.abs(found).max() < 2
+    assert (found[4] == prior[4]).all()

@@ -110,11 +110,13 @@ def test_vectors_of_other_texts_are_not_used(tmp_path: Path, record: Path) -> No
     teacher = CountingTeacher(record)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_other_vectors(tmp_path / "none", teacher, TEXTS)
+        warn_of_other_vectors(tmp_path / "none", [teacher], TEXTS)
         teacher_vectors(teacher, TEXTS, cache=tmp_path)
-        warn_of_other_vectors(tmp_path, teacher, TEXTS)
+        warn_of_other_vectors(tmp_path, [teacher], TEXTS)
+        # The second teacher is new: the vectors of the first are used.
+        warn_of_other_vectors(tmp_path, [teacher, object()], TEXTS)
     with pytest.warns(UserWarning, match="has vectors of other texts or of another"):
-        warn_of_other_vectors(tmp_path, teacher, TEXTS[::-1])
+        warn_of_other_vectors(tmp_path, [teacher], TEXTS[::-1])
     found = teacher_vectors(teacher, TEXTS[:5], cache=tmp_path)
     assert found.vectors.shape == (5, counting_teacher.DIM)
     assert asked(record).total() == len(TEXTS) + 5
@@ -216,3 +218,18 @@ def test_teachers_of_all_kinds_are_opened(transformer: Any, tmp_path: Path) -> N
     assert tokenizer_of(embedder) is None
     with pytest.raises(TypeError, match="must be a path, a SentenceTransformer or"):
         open_teacher(3)
+
+
+class TeacherOfTwoRuns(CountingTeacher):
+    """Starts another run with the same cache while it embeds."""
+
+    def transform(self, texts: list[str]) -> np.ndarray:
+        cache = self.record.parent / "cache"
+        return teacher_vectors(self, TEXTS, cache=cache).vectors
+
+
+def test_two_runs_at_once_do_not_share_a_file(tmp_path: Path, record: Path) -> None:
+    teacher = TeacherOfTwoRuns(record)
+    for _ in range(2):  # the first releases its lock
+        with pytest.raises(BlockingIOError, match="another run computes the vectors"):
+            teacher_vectors(teacher, TEXTS, cache=tmp_path / "cache")

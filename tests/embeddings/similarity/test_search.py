@@ -233,3 +233,14 @@ def test_few_rows_have_no_pairs(n: int) -> None:
     assert near_duplicates(np.ones((n, 2))).keep.tolist() == [True] * n
     assert near_duplicates(np.ones((n, 2))).groups() == []
     assert paraphrase_mining(np.ones((n, 2))).cosines.tolist() == []
+
+
+def test_k_may_be_larger_than_memory(rng: np.random.Generator) -> None:
+    documents, queries = rng.normal(size=(150, 8)), rng.normal(size=(3, 8))
+    cosines = all_cosines(queries, documents)
+    found = semantic_search(queries, iter([documents[:70], documents[70:]]), k=10**15)
+    expected = np.argsort(-cosines, axis=1, kind="stable")
+    assert (found.indices == expected).all()
+    assert (found.cosines == np.take_along_axis(cosines, expected, axis=1)).all()
+    none = semantic_search(queries, documents[:0], k=10**15)
+    assert none.indices.shape == none.cosines.shape == (3, 0)
