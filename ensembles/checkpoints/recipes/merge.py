@@ -80,7 +80,7 @@ def plan_recipe(
     """
     if isinstance(recipe, Mixture):
         opened = _opened(recipe, results or {})
-        how = {"run_prompts": run_prompts, "progress": progress}
+        how: dict[str, Any] = {"run_prompts": run_prompts, "progress": progress}
         return plan_mixture(recipe, opened, out, **how, **options)
     method = method_of(recipe.method)
     if method is None:

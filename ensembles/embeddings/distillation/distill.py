@@ -188,6 +188,8 @@ def distill(
     n_threads = 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
     subwords = tokenizer_of(models[0])
     vocabulary = make_vocabulary(tokenizer, subwords, corpus.texts, n_words)
+    targets: Any
+    alone: Any
     targets, alone = ask_teachers(
         *(models, corpus.texts, token_texts(vocabulary)),
         cache=None if cache is None else Path(cache),
@@ -197,7 +199,7 @@ def distill(
     if n_components is not None:
         check_count("n_components", n_components, 1, targets.shape[1])
         axes = _leading_axes(targets, n_components)
-        targets, alone = (_project(part, axes) for part in (targets, alone))
+        targets, alone = _project(targets, axes), _project(alone, axes)
     tokens, n_tokens, vocabulary = tokenize(vocabulary, corpus.texts, n_phrases)
     weights = corpus.weights * targets.any(axis=1)
     prior = starting_table(tokens, n_tokens, targets, alone, len(vocabulary.tokens))

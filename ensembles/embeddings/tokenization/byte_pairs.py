@@ -99,7 +99,7 @@ class FastBytePairs:
         self._fuses = bool(model["fuse_unk"])
         self._known = empty_table(1, 0, 0)
         if model["ignore_merges"]:
-            pieces = vocabulary.items()
+            pieces = [*vocabulary.items()]
             if is_byte_level:
                 pieces = [pair for pair in pieces if not {*pair[0]} - {*alphabet}]
             words = {self.encode(piece): number for piece, number in pieces}
@@ -250,7 +250,8 @@ def _slot(left, right, keys):
 @compiled
 def _split(sentence, n, is_byte_level, symbols, byte_ids, unknown, fuses, ids):
     """Ids of the characters or bytes of a word; returns their number."""
-    count, j, is_unknown = 0, 0, False
+    count, j = 0, 0
+    is_unknown: Any = False
     while j < n:
         code, length = np.int64(sentence[j]), 1
         if not is_byte_level:

@@ -205,7 +205,9 @@ def make_fast_model(
     if not can_merge(model, is_byte_level):
         return None
     # Otherwise a space is only put before the text.
-    adds_space = is_byte_level and last["add_prefix_space"] and not last["use_regex"]
+    adds_space = is_byte_level and bool(
+        last["add_prefix_space"] and not last["use_regex"]
+    )
     return FastBytePairs(model, row_of, is_byte_level, adds_space=adds_space)
 
 

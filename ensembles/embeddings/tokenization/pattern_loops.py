@@ -7,6 +7,8 @@ for characters that the tokenizer normalizes. Words are looked up as in `word_lo
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ensembles.embeddings.tokenization.word_loops import (
@@ -43,7 +45,7 @@ APOSTROPHE = 39
 @compiled
 def code_point(buffer, j, stop):
     """Character at a position of valid UTF-8, and its length; -1 and 1 if invalid."""
-    byte = np.int64(buffer[j])
+    byte: Any = np.int64(buffer[j])
     code, length = byte, 1
     if byte >= 0x80:
         length = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)

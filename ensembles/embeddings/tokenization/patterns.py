@@ -181,7 +181,9 @@ def find_pattern(config: Mapping[str, Any]) -> PatternTable | None:
         if "String" in step.get("pattern", ""):  # the word is left to the tokenizer
             classes[ord(step["pattern"]["String"][0])] |= NORMALIZED
     if pattern == AT_SPACES or kind == "Unigram":
-        classes[ord(META)] |= UNSAFE if pattern == AT_SPACES else NORMALIZED
+        # A word alone has no space before it that a normalizer could remove.
+        is_unsafe = pattern == AT_SPACES or options & STRIP_LEFT
+        classes[ord(META)] |= UNSAFE if is_unsafe else NORMALIZED
     folded = np.arange(256, dtype=np.uint8)
     if _folds_case(charwise) and not _replaces_letters(normalizers):
         folded[65:91] += 32
@@ -333,13 +335,13 @@ def _keeps_spaces(normalize: Any, pattern: int) -> bool:
 
 
 def _changed(normalize: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Characters that are normalized or may be, and those that become whitespace."""
+    """Characters that are normalized or may be, and the ones that become whitespace."""
     is_changed = combining_characters().copy()
     is_blank = np.zeros(N_CODES, np.bool_)
     for code, normal in enumerate(_normalized(normalize)):
         if normal != chr(code):
             is_changed[code] = True
-        if normal is None or not normal or "".join(normal.split()) != normal:
+        if not normal or META in normal or "".join(normal.split()) != normal:
             is_blank[code] = code != ord(" ")
     return is_changed, is_blank
 

@@ -245,9 +245,9 @@ def build_trie(text, ends):
             at += count
         for k in range(low, high):
             start, stop = ends[order[k]], ends[order[k] + 1]
-            value = np.int64(text[start + depth]) + 1 if start + depth < stop else 0
-            moved[counts[value]] = order[k]
-            counts[value] += 1
+            entry = np.int64(text[start + depth]) + 1 if start + depth < stop else 0
+            moved[counts[entry]] = order[k]
+            counts[entry] += 1
         order[low:high] = moved[low:high]
         if is_end[node]:
             ids[n_ids] = order[counts[0] - 1]
@@ -312,15 +312,16 @@ def _search(
     numbers,
 ):
     """Find the best segmentation that ends at each byte of a word."""
-    for j in range(n + 1):
-        origins[j] = -1
+    for end in range(n + 1):
+        origins[end] = -1
     scores[0] = 0.0
-    j = 0
+    j: Any = 0
     while j < n:
         byte = np.int64(sentence[j])
-        length = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
+        length: Any = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
         total, is_known = scores[j], False
-        node, at = np.int64(0), j
+        node: Any = np.int64(0)
+        at = j
         while at < n:
             node = _child(labels, first[node], first[node + 1], sentence[at])
             if node < 0:

@@ -160,4 +160,5 @@ def test_phrases_are_counted_and_loaded(folder: Path) -> None:
     result = run("--phrases", "1")
     assert result.exit_code == 0, result.output
     assert "out: 9 tokens, 1 phrases, 8 dimensions" in result.stdout
-    assert SentenceEmbedder.load(folder / "out").vectors_.phrases.tolist() == [[5, 6]]
+    phrases: Any = SentenceEmbedder.load(folder / "out").vectors_.phrases
+    assert phrases.tolist() == [[5, 6]]

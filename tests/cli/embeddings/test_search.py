@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ensembles.embeddings import SentenceEmbedder, paired_cosines
+from ensembles.embeddings.files import binary_files
 from ensembles.embeddings.similarity import text_index
 from ensembles.embeddings.similarity.text_index import TextIndex
 from ensembles_cli.main import cli
@@ -344,7 +345,7 @@ def test_an_index_that_is_replaced_is_read_as_one(
 ) -> None:
     Path("new.txt").write_text("film\nthe film\n")
     ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")
-    original, is_replaced = text_index.map_array, False
+    original, is_replaced = binary_files.map_array, False
 
     def map_array(path: Path, *arguments: Any) -> Any:
         nonlocal is_replaced

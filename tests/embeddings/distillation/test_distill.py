@@ -210,7 +210,8 @@ class PairTeacher(MeanTeacher):
 def test_phrases_have_vectors_that_are_saved(
     texts: list[str], tmp_path: Path, n_components: int | None
 ) -> None:
-    teacher, options = PairTeacher(), {"tokenizer": "words", "alpha": 0.01}
+    teacher = PairTeacher()
+    options: dict[str, Any] = {"tokenizer": "words", "alpha": 0.01}
     both: list[Any] = [
         distill(teacher, texts, **options, n_components=n_components, n_phrases=n)
         for n in (0, 20)
@@ -238,7 +239,7 @@ def test_phrases_of_a_transformer(transformer: Any, tmp_path: Path) -> None:
     embedder.save(tmp_path / "t")
     loaded = SentenceEmbedder.load(tmp_path / "t")
     np.testing.assert_array_equal(loaded.transform(texts), embedder.transform(texts))
-    assert loaded.vectors_.phrases.tolist() == embedder.vectors_.phrases.tolist()
+    np.testing.assert_array_equal(loaded.vectors_.phrases, embedder.vectors_.phrases)
 
 
 @pytest.mark.parametrize("name", ["n_phrases", "n_epochs", "n_iter"])

@@ -94,7 +94,7 @@ def embedder(**params: Any) -> SentenceEmbedder:
 
 def test_a_phrase_counts_as_a_token_of_the_mean() -> None:
     found = embedder().fit().transform(["a b", "b a", "a z b", "c", ""])
-    expected = [[2, 1 / 3], [0.5, 0.5], [0.5, 0.5], [2, 2], [0, 0]]
+    expected: list[list[float]] = [[2, 1 / 3], [0.5, 0.5], [0.5, 0.5], [2, 2], [0, 0]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

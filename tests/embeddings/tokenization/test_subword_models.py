@@ -133,7 +133,7 @@ def byte_level(
 ) -> Any:
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     alone = split is None
-    last = pre_tokenizers.ByteLevel(add_prefix_space=adds_space, use_regex=alone)
+    last: Any = pre_tokenizers.ByteLevel(add_prefix_space=adds_space, use_regex=alone)
     if split is not None:
         how = "removed" if inverted else "isolated"
         first = pre_tokenizers.Split(Regex(split), how, inverted)
