@@ -56,8 +56,8 @@ def fit_ridge(
     n_iter : int
         Number of iterations of conjugate gradients, with Jacobi preconditioning.
     n_tokens : ndarray of shape (n_texts,), int, or None, default=None
-        Number of tokens of each text, if it is not that of its rows, some of which may
-        be phrases. None counts the rows.
+        Number of tokens of each text without its phrases, which have rows, too. None
+        counts the rows.
     weights : ndarray of shape (n_texts,), float32, or None, default=None
         Weight of each text, such as the number of its duplicates. None weighs all
         equally.

@@ -11,11 +11,13 @@ import numpy as np
 from ensembles.embeddings.tokenization.cached_tokenizer import (
     Int32,
     RaggedRows,
-    WordSpans,
     empty_table,
     word_table,
 )
 from ensembles.embeddings.tokenization.pattern_loops import code_point
+from ensembles.embeddings.tokenization.texts import (
+    WordSpans,
+)
 from ensembles.embeddings.tokenization.word_loops import (
     FIRST,
     ONE,
@@ -200,7 +202,7 @@ def splits_at_spaces(model: Mapping[str, Any]) -> bool:
 
 
 def _ids(vocabulary: Mapping[str, int], pieces: list[str]) -> Int32:
-    """Ids of pieces; -1 for those that are not in the vocabulary."""
+    """Ids of pieces; -1 for others than those of the vocabulary."""
     return np.array([vocabulary.get(piece, -1) for piece in pieces], np.int32)
 
 

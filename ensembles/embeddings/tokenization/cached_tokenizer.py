@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.tokenization.texts import (
+    UNFOLDED,
     Bytes,
     Int64,
     TextBatch,
     Utf8Texts,
+    WordSpans,
     as_batches,
     decode_utf8,
+    decode_words,
     encode_utf8,
     iter_slices,
+    join_words,
     n_texts,
+    to_offsets,
 )
 from ensembles.embeddings.tokenization.word_loops import (
     ALPHANUMERIC,
@@ -42,7 +47,6 @@ MAX_WORDS = 1 << 19
 MAX_BYTES = 16 << 20
 MAX_PIECES = 4 << 20
 MIN_WORDS = 1 << 13  # initial capacity
-UNFOLDED = np.arange(256).astype(np.uint8)  # identity: no case folding
 
 
 class RaggedRows(NamedTuple):
@@ -124,13 +128,6 @@ def concatenate(tokenized: Sequence[RaggedRows]) -> RaggedRows:
         *(np.diff(ragged.offsets) for ragged in tokenized),
     ]
     return RaggedRows(np.concatenate(rows), to_offsets(np.concatenate(lengths)))
-
-
-def to_offsets(lengths: Int64) -> Int64:
-    """Offsets from lengths: 0, then the cumulative sums."""
-    offsets = np.zeros(lengths.size + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
 
 
 class Found(NamedTuple):
@@ -252,31 +249,6 @@ def special_table(
     begins[[token[0] for token in special]] = True
     ends = to_offsets(np.array([len(token) for token in special], np.int64))
     return begins, join_words(special).buffer, ends
-
-
-class WordSpans(NamedTuple):
-    """Words in a buffer: start and end of each, and the case folding of bytes."""
-
-    buffer: Bytes
-    spans: Int64
-    folded: Bytes
-
-    def words(self) -> list[bytes]:
-        """The words, without folding."""
-        data = self.buffer.data
-        return [bytes(data[span[0] : span[1]]) for span in self.spans.tolist()]
-
-    @property
-    def n_bytes(self) -> int:
-        """Total length of the words in bytes."""
-        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
-
-
-def join_words(words: Sequence[bytes]) -> WordSpans:
-    """Concatenate words into one buffer."""
-    ends = to_offsets(np.fromiter(map(len, words), np.int64, len(words)))
-    spans = np.stack([ends[:-1], ends[1:]], axis=1)
-    return WordSpans(np.frombuffer(b"".join(words), np.uint8), spans, UNFOLDED)
 
 
 class WordTable(NamedTuple):
@@ -441,13 +413,13 @@ class CachedTokenizer(Tokenizer):
             distinct = dict(zip(reversed(folded), reversed(originals), strict=True))
             number_of = {word: n_words + n for n, word in enumerate(distinct)}
             numbers[is_word] = [number_of[word] for word in folded]
-            resolved.append(self._resolve(_decoded(distinct.values())))
+            resolved.append(self._resolve(decode_words(distinct.values())))
             self._add(join_words(list(distinct)), resolved[-1])
             n_words += len(distinct)
         if is_unsplit.any():
             texts = WordSpans(buffer, misses[is_unsplit], UNFOLDED).words()
             numbers[is_unsplit] = np.arange(n_words, n_words + len(texts))
-            resolved.append(self._resolve(_decoded(texts)))
+            resolved.append(self._resolve(decode_words(texts)))
         return numbers, concatenate(resolved)
 
     def _add(self, words: WordSpans, ragged: RaggedRows) -> None:
@@ -468,7 +440,3 @@ class CachedTokenizer(Tokenizer):
                     [min(2 * size, capacity) for size, capacity in sizes]
                 )
             self._table = table.with_words(words, ragged)
-
-
-def _decoded(words: Iterable[bytes]) -> list[str]:
-    return [word.decode(errors="replace") for word in words]

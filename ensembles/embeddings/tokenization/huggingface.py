@@ -15,18 +15,20 @@ from ensembles.embeddings.tokenization.cached_tokenizer import (
     BoundaryTable,
     Int32,
     RaggedRows,
-    WordSpans,
     WordTable,
     boundary_table,
     concatenate,
-    join_words,
-    to_offsets,
     word_table,
 )
 from ensembles.embeddings.tokenization.patterns import (
     PatternTable,
     find_pattern,
     steps_of,
+)
+from ensembles.embeddings.tokenization.texts import (
+    WordSpans,
+    join_words,
+    to_offsets,
 )
 from ensembles.embeddings.tokenization.tokenizer_file import TokenizerFile
 from ensembles.embeddings.tokenization.unigram import (

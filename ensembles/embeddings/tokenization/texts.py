@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from ensembles.parallel import chunks
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Ends = Int64 | NDArray[np.int32]
+
+UNFOLDED = np.arange(256).astype(np.uint8)  # identity: no case folding
 
 # Texts per slice; their rows stay in the CPU caches until they are pooled.
 BATCH_SIZE = 512
@@ -34,6 +36,43 @@ class Utf8Texts(NamedTuple):
         return [
             str(data[start:stop], "utf-8", "replace") for start, stop in pairwise(ends)
         ]
+
+
+class WordSpans(NamedTuple):
+    """Words in a buffer: start and end of each, and the case folding of bytes."""
+
+    buffer: Bytes
+    spans: Int64
+    folded: Bytes
+
+    def words(self) -> list[bytes]:
+        """The words, without folding."""
+        data = self.buffer.data
+        return [bytes(data[span[0] : span[1]]) for span in self.spans.tolist()]
+
+    @property
+    def n_bytes(self) -> int:
+        """Total length of the words in bytes."""
+        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+
+def join_words(words: Sequence[bytes]) -> WordSpans:
+    """Concatenate words into one buffer."""
+    ends = to_offsets(np.fromiter(map(len, words), np.int64, len(words)))
+    spans = np.stack([ends[:-1], ends[1:]], axis=1)
+    return WordSpans(np.frombuffer(b"".join(words), np.uint8), spans, UNFOLDED)
+
+
+def to_offsets(lengths: Int64) -> Int64:
+    """Offsets from lengths: 0, then the cumulative sums."""
+    offsets = np.zeros(lengths.size + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def decode_words(words: Iterable[bytes]) -> list[str]:
+    """Words as str; invalid UTF-8 becomes U+FFFD."""
+    return [word.decode(errors="replace") for word in words]
 
 
 # Texts as a list, or as UTF-8 buffers of a column.

@@ -13,10 +13,12 @@ from ensembles._typing import Float64
 from ensembles.embeddings.tokenization.cached_tokenizer import (
     Int32,
     RaggedRows,
+)
+from ensembles.embeddings.tokenization.texts import (
+    Bytes,
     WordSpans,
     join_words,
 )
-from ensembles.embeddings.tokenization.texts import Bytes
 from ensembles.kernels.jit import compiled, inlined
 
 PENALTY = 10.0  # of an unknown character, below the lowest score

@@ -32,7 +32,7 @@ class WordVectors:
         Token of each row. The first row of a duplicate token counts.
     matrix : ndarray of shape (n_tokens, dim) or VectorTable
         Vector of each token, possibly memory-mapped: float32, float16, bfloat16 or
-        int8, as in the file. A `VectorTable` computes the vectors that are read from
+        int8, as in the file. A ``VectorTable`` computes the vectors that are read from
         stored ones, which are scaled, or shared by tokens.
     counts : ndarray of shape (n_tokens,), int64, or None, default=None
         Frequency of each token in the training corpus of the vectors; None if unknown.

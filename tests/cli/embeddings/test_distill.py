@@ -107,7 +107,7 @@ def test_sentences_are_added_for_queries(folder: Path) -> None:
     assert (facts["texts"], facts["sentences"]) == (3, 1)  # "good a" is a text
     table = (folder / "out" / "model.safetensors").read_bytes()
     (folder / "texts.txt").write_text("a b. good a\nb a.\ngood a\na b.\n")
-    for alpha, is_same in (("0.003", True), ("0.03", False)):
+    for alpha, is_same in (("0.02", True), ("0.2", False)):
         other = run("--alpha", alpha, "--force")
         assert other.exit_code == 0, other.output
         written = (folder / "out" / "model.safetensors").read_bytes()

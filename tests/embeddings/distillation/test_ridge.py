@@ -200,7 +200,7 @@ def test_iterations_after_convergence_change_nothing() -> None:
     prior[4] = 1
     penalties = np.zeros(5, np.float32)
     found = fit_ridge(texts, targets, prior, penalties=penalties, n_iter=50)
-    counts = mean_counts(texts, 5)
+    counts = mean_counts(texts, 5, 0.5)
     # One of many solutions, near the prior of zeros.
     np.testing.assert_allclose(counts @ found, targets.astype(float), atol=1e-5)
     assert np.abs(found).max() < 2

@@ -369,7 +369,7 @@ def test_an_unknown_token_may_have_no_row() -> None:
     "vocabulary",
     [
         [("<unk>", 0.0), ("☃<unk>", -1.0), ("a", -1.0)],  # unknown text that is a piece
-        [("<unk>", 0.0), ("☃☃", 30.0), ("a", 25.0)],  # two unknown characters win
+        [("<unk>", 25.0), ("☃☃", 30.0), ("a", 25.0)],  # two unknown characters win
         [("", 0.0), ("a", -1.0)],
     ],
 )

@@ -22,12 +22,14 @@ from ensembles.embeddings.tokenization import cached_tokenizer, word_loops
 from ensembles.embeddings.tokenization.cached_tokenizer import (
     CachedTokenizer,
     RaggedRows,
-    WordSpans,
     boundary_table,
     empty_table,
-    join_words,
 )
-from ensembles.embeddings.tokenization.texts import replace_surrogates
+from ensembles.embeddings.tokenization.texts import (
+    WordSpans,
+    join_words,
+    replace_surrogates,
+)
 from ensembles.embeddings.tokenization.tokenizer import make_tokenizer, word_pattern
 
 tokenizers = pytest.importorskip("tokenizers")
