@@ -27,6 +27,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import ensembles
 from ensembles.checkpoints import ModelSoup
@@ -34,7 +35,7 @@ from ensembles.checkpoints.directories.unreadable import LAYOUTS
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.recognized import RECOGNIZED
 from ensembles.checkpoints.runs.layouts.builtin import LAYOUTS as RUN_LAYOUTS
-from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
+from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder, WordVectors
 from ensembles.predictions import (
     COMBINERS,
     EnsembleClassifier,
@@ -317,7 +318,12 @@ def folder(
     sts = [f"main,set,2026,{n},{n / 2},{pair}" for n, pair in enumerate(pairs)]
     (tmp_path / "sts-dev.csv").write_text("\n".join(sts) + "\n")
     save_predictions(tmp_path, rng)
-    embedder = SentenceEmbedder((words, vectors), weights=None).fit()
+    model = models.WordLevel({w: n for n, w in enumerate([*words, "?"])}, unk_token="?")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    matrix = np.vstack([vectors, np.zeros((1, 8), np.float32)])
+    table_of = WordVectors([*words, "?"], matrix, tokenizer=tokenizer)
+    embedder = SentenceEmbedder(table_of, weights=None).fit()
     for name in ("all-MiniLM-L6-v2", "member-1", "member-2"):
         embedder.save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
