@@ -93,7 +93,7 @@ def command(
     transform = open_transform(model, options)
     found = find_text_duplicates(
         *(chain(first, batches), transform, threshold),
-        beside=out,
+        out=out,
         n_jobs=-1,
         reading=bar("embedding", size_of(source)),
         comparing=partial(bar, "comparing", counts_bytes=False),

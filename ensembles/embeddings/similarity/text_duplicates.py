@@ -22,6 +22,7 @@ from ensembles.embeddings.similarity.search import Progress
 from ensembles.embeddings.similarity.text_index import map_npy
 from ensembles.embeddings.tokenization.texts import decode_utf8
 
+OBJECTS = ".jsonl"  # suffix of a file with an object per line
 DIGEST_SIZE = 16  # bytes; different texts never share a digest in practice
 
 
@@ -106,7 +107,7 @@ def find_text_duplicates(
     transform: Callable[[list[str]], NDArray[Any]],
     threshold: float,
     *,
-    beside: Path,
+    out: Path,
     n_jobs: int | None = None,
     reading: AbstractContextManager[Progress | None] = nullcontext(),  # noqa: B008
     comparing: Callable[[int], AbstractContextManager[Progress]] = no_progress,
@@ -121,8 +122,9 @@ def find_text_duplicates(
         Model of the texts; it is called once for each different text.
     threshold : float
         Smallest cosine of similar texts, above 0 and at most 1; see `near_duplicates`.
-    beside : Path
-        Path whose directory holds the vectors while the function runs.
+    out : Path
+        Path that `write_duplicates` will write; its directory holds the vectors while
+        the function runs.
     n_jobs : int or None, default=None
         Number of threads that compare vectors; None is 1, -1 all processors.
     reading : context manager, default=nullcontext()
@@ -137,11 +139,16 @@ def find_text_duplicates(
     TextDuplicates
         The texts and their representatives. Texts without known tokens have zero
         vectors; they are duplicates only of equal texts.
+
+    Raises
+    ------
+    ValueError
+        If a text has a line break, and ``out`` holds one text per line.
     """
     firsts: dict[bytes, int] = {}
     texts: list[str] = []
     first_rows: list[int] = []  # of the first equal text
-    with temporary_sibling(beside, folder=True) as folder:
+    with temporary_sibling(out, folder=True) as folder:
         empty = transform([])
         shape = (empty.shape[1], empty.dtype)
         with reading as progress, npy_writer(folder / "vectors.npy", *shape) as add:
@@ -151,6 +158,7 @@ def find_text_duplicates(
                     key = hashlib.blake2b(text.encode(), digest_size=DIGEST_SIZE)
                     first = firsts.setdefault(key.digest(), len(texts))
                     if first == len(texts):
+                        check_line(text, first, out)
                         new.append(text)
                     texts.append(texts[first] if first < len(texts) else text)
                     first_rows.append(first)
@@ -170,6 +178,15 @@ def find_text_duplicates(
     numbers = np.searchsorted(different, first_of)
     representatives = different[found.representatives][numbers]
     return TextDuplicates(texts, representatives, found.cosines[numbers], is_equal)
+
+
+def check_line(text: str, row: int, out: Path) -> None:
+    """Raise if a text does not fit on a line of ``out``."""
+    if "\n" in text and out.suffix != OBJECTS:
+        raise ValueError(
+            f"{out} holds one text per line, but text {row} has a line break; write "
+            f"NAME{OBJECTS} instead"
+        )
 
 
 def write_duplicates(
@@ -192,22 +209,14 @@ def write_duplicates(
 
     Raises
     ------
-    ValueError
-        If a kept text has a line break, and ``out`` holds one text per line.
     FileExistsError
         If a file exists and not ``force``.
     """
-    as_objects = out.suffix == ".jsonl"
     with atomic_output(out, folder=False, force=force) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             for row, text in found.kept():
-                if as_objects:
+                if out.suffix == OBJECTS:
                     text = json.dumps({"row": row, "text": text}, ensure_ascii=False)
-                elif "\n" in text:
-                    raise ValueError(
-                        f"{out} holds one text per line, but text {row} has a line "
-                        "break; write NAME.jsonl instead"
-                    )
                 file.write(f"{text}\n")
         if report is not None:
             _write_report(found, report, force=force)
