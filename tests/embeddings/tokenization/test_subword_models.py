@@ -296,7 +296,7 @@ def ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return [encoding.ids for encoding in encodings]
 
 
-@settings(max_examples=15 if PLAIN else 300)
+@settings(max_examples=15 if PLAIN else 80)
 @given(st.lists(TEXT, min_size=1, max_size=6))
 @example(CORPUS[:8])
 @example(["", " ", "  ", " a", "a ", "a  b", "\n", " \n", "a\r\nb", "\t", "\xa0", "▁"])
