@@ -27,6 +27,7 @@ FLOORS = (
         "bootstrap",
         "file_signatures",
         "rank_correlation",
+        "orthogonal_maps",
     },
     {"kernels"},
     {"selection", "rules"},

@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 from ensembles._sklearn import check_n_jobs
 from ensembles._typing import Float32
 from ensembles.embeddings.base import check_texts
-from ensembles.embeddings.distillation.alignment import (
-    align,
-    fit_alignment,
-    principal_axes,
-)
+from ensembles.embeddings.distillation.alignment import align, fit_alignment
 from ensembles.embeddings.distillation.refinement import refine
 from ensembles.embeddings.distillation.ridge import fit_ridge
 from ensembles.embeddings.distillation.teacher_vectors import (
@@ -36,9 +32,10 @@ from ensembles.embeddings.distillation.vocabulary import (
     tokenize,
 )
 from ensembles.embeddings.embedder import SentenceEmbedder
-from ensembles.embeddings.postprocessing.projection import Moments, check_count
+from ensembles.embeddings.postprocessing.projection import check_count
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.embeddings.tokenization.texts import as_batches, decode_utf8
+from ensembles.orthogonal_maps import principal_axes
 from ensembles.parallel import chunks
 
 Progress = Callable[[str, int, int], None]
@@ -198,7 +195,7 @@ def distill(
     )
     if n_components is not None:
         check_count("n_components", n_components, 1, targets.shape[1])
-        axes = _leading_axes(targets, n_components)
+        axes = principal_axes([targets], n_components).T.astype(np.float32)
         targets, alone = _project(targets, axes), _project(alone, axes)
     tokens, n_tokens, vocabulary = tokenize(vocabulary, corpus.texts, n_phrases)
     weights = corpus.weights * targets.any(axis=1)
@@ -360,14 +357,6 @@ def starting_table(
         squares += float(total @ total)
     table *= np.float32(products / squares if products > 0 else 1)
     return table
-
-
-def _leading_axes(vectors: NDArray[np.float16], n: int) -> Float32:
-    """Principal axes of vectors, as columns."""
-    moments = Moments(vectors.shape[1])
-    for start, stop in chunks(len(vectors), BLOCK):
-        moments.add(vectors[start:stop].astype(np.float32))
-    return principal_axes(moments, n).astype(np.float32)
 
 
 def _project(vectors: NDArray[np.float16], axes: Float32) -> Float32:

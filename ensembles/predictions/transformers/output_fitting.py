@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ensembles._typing import Float64
+from ensembles.orthogonal_maps import principal_axes
 from ensembles.predictions.transformers.member_outputs import is_sparse
 from ensembles.predictions.transformers.output_combiner import (
     OutputCombiner,
@@ -21,7 +22,6 @@ from ensembles.predictions.transformers.pair_weights import (
 from ensembles.predictions.transformers.projections import (
     check_n_components,
     fit_rotations,
-    principal_axes,
 )
 
 
@@ -104,6 +104,6 @@ def fit_outputs(
                 "TruncatedSVD after the ensemble in a pipeline"
             )
         check_n_components(n_components, vectors.shape)
-        components = principal_axes(vectors, n_components)
+        components = principal_axes([vectors], n_components)
         combiner = replace(combiner, components=components)
     return OutputFit(combiner, weights, chosen)

@@ -1,17 +1,12 @@
-"""Linear maps of transformers' outputs: rotations onto each other, principal axes."""
+"""Rotations of transformers' outputs onto each other; numbers of components."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ensembles._typing import Float64
-from ensembles.parallel import chunks
+from ensembles.orthogonal_maps import procrustes_rotation
 from ensembles.selection.table import check_integer
-
-STEP = 4096  # rows that are converted to float64 at once
 
 
 def fit_rotations(outputs: list[Float64]) -> list[Float64]:
@@ -30,51 +25,12 @@ def fit_rotations(outputs: list[Float64]) -> list[Float64]:
     list of ndarrays of shape (n_columns, largest n_columns)
         In the dtypes of the outputs.
 
-    References
-    ----------
-    Schönemann (1966), "A generalized solution of the orthogonal Procrustes problem",
-    Psychometrika 31.
+    See Also
+    --------
+    ensembles.orthogonal_maps.procrustes_rotation : The rotation of one output.
     """
-    from scipy.linalg import svd
-
     target = max(outputs, key=lambda output: output.shape[1])
-    rotations = []
-    for output in outputs:
-        left, _, right = svd(output.T @ target, full_matrices=False)
-        rotations.append(left @ right)
-    return rotations
-
-
-def principal_axes(vectors: NDArray[Any], n_components: int) -> Float64:
-    """Directions of the largest sums of squares, as rows.
-
-    Vectors are not centered: zero vectors stay zero, and among all projections to this
-    many dimensions, this one changes inner products least.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n_samples, n_columns)
-        Training vectors.
-    n_components : int, at most n_samples and n_columns
-        Number of directions.
-
-    Returns
-    -------
-    ndarray of shape (n_components, n_columns)
-        Orthonormal, in descending order; the largest entry of each is positive.
-
-    References
-    ----------
-    Eckart & Young (1936), "The approximation of one matrix by another of lower rank",
-    Psychometrika 1.
-    """
-    products = np.zeros((vectors.shape[1], vectors.shape[1]))
-    for start, stop in chunks(len(vectors), STEP):
-        block = vectors[start:stop].astype(np.float64)
-        products += block.T @ block
-    axes = np.linalg.eigh(products)[1][:, ::-1][:, :n_components].T
-    largest = np.abs(axes).argmax(axis=1)
-    return np.asarray(axes * np.sign(axes[np.arange(len(axes)), largest])[:, None])
+    return [procrustes_rotation(o, target).astype(o.dtype) for o in outputs]
 
 
 def check_n_components(n_components: Any, shape: tuple[int, int] | None = None) -> None:

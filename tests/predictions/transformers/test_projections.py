@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
-from sklearn.decomposition import TruncatedSVD
 
 from ensembles.predictions.transformers.projections import (
     check_n_components,
     fit_rotations,
-    principal_axes,
 )
 
 
@@ -45,18 +43,6 @@ def test_rotations_have_the_dtype_of_the_outputs(outputs: Any) -> None:
     assert {rotation.dtype for rotation in fit_rotations(singles)} == {
         np.dtype(np.float32)
     }
-
-
-def test_principal_axes_are_those_of_the_singular_value_decomposition(
-    rng: np.random.Generator,
-) -> None:
-    vectors = rng.normal(size=(5000, 6)) * np.arange(1, 7) + 3
-    axes = principal_axes(vectors.astype(np.float32), 4)
-    exact = TruncatedSVD(4, algorithm="arpack", random_state=0).fit(vectors)
-    assert np.abs((axes * exact.components_).sum(axis=1)) == pytest.approx(np.ones(4))
-    assert axes @ axes.T == pytest.approx(np.eye(4))
-    largest = np.abs(axes).argmax(axis=1)
-    assert (axes[np.arange(4), largest] > 0).all()
 
 
 @pytest.mark.parametrize(
