@@ -17,9 +17,9 @@ from ensembles.embeddings.tokenization.word_loops import (
     OTHER,
     SPAN,
     UNSPLIT,
-    _has_special_token,
     find,
     gather_rows,
+    has_special_token,
     hash_word,
     split_notes,
 )
@@ -264,7 +264,7 @@ def find_matches(
     for i in range(n_texts):
         before = n, n_missed, n_rows
         j, stop = _stripped(buffer, offsets[i], offsets[i + 1], options)
-        is_safe = not special.size or not _has_special_token(
+        is_safe = not special.size or not has_special_token(
             buffer, j, stop, begins, special, special_ends
         )
         while is_safe:

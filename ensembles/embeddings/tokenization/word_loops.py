@@ -242,7 +242,7 @@ def _miss_kind(buffer, start, stop):
 
 
 @compiled
-def _has_special_token(buffer, start, stop, begins, special, special_ends):
+def has_special_token(buffer, start, stop, begins, special, special_ends):
     """Whether a text contains one of ``special``, which prevent splitting it."""
     for j in range(start, stop):
         if begins[buffer[j]]:
@@ -335,7 +335,7 @@ def find_words(
     n, n_missed, n_rows = 0, 0, 0
     for i in range(offsets.size - 1):
         j, stop = offsets[i], offsets[i + 1]
-        if special.size and _has_special_token(
+        if special.size and has_special_token(
             buffer, j, stop, begins, special, special_ends
         ):
             misses[n_missed, 0], misses[n_missed, 1] = j, stop
