@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -30,7 +31,7 @@ N_BEFORE = 4  # partitions that are read before a worker is killed
 
 
 class Counted(SentenceEmbedder):
-    """Embedder that leaves a file each time it is unpickled."""
+    """Embedder that leaves a note each time it is unpickled."""
 
     folder = ""
 
@@ -40,21 +41,25 @@ class Counted(SentenceEmbedder):
 
 
 def note(folder: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(b"%d" % os.getpid())
+    """Leave this process' number in the name of a file, in one step."""
+    tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=folder)
 
 
 def noted(folder: Path) -> list[int]:
-    return [int(path.read_text()) for path in folder.iterdir()]
+    return [int(path.name.split("-")[0]) for path in folder.iterdir()]
 
 
 def kill_once(texts: Any, folder: Path) -> list[str]:
     """Texts of a partition; the fifth that is read kills its worker."""
     note(folder)
-    marker = folder.with_name("killed")
-    if len(noted(folder)) > N_BEFORE and not marker.exists():
-        marker.write_text(str(os.getpid()))
-        os.kill(os.getpid(), signal.SIGKILL)
+    if len(noted(folder)) > N_BEFORE:
+        with (
+            contextlib.suppress(FileExistsError),
+            folder.with_name("killed").open("x") as marker,
+        ):
+            marker.write(str(os.getpid()))
+            marker.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
     return list(texts)
 
 
