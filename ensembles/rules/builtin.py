@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ensembles.rules.arcs import nuslerp
 from ensembles.rules.distances import geometric_median
 from ensembles.rules.elementwise import (
     geometric_mean,
@@ -16,7 +17,7 @@ from ensembles.rules.elementwise import (
 )
 from ensembles.rules.fusion import arcee_fusion
 from ensembles.rules.rule import Rule
-from ensembles.rules.spherical import karcher_mean, multislerp, nuslerp, slerp
+from ensembles.rules.spherical import karcher_mean, multislerp, slerp
 from ensembles.rules.table import RULES
 
 __all__ = [

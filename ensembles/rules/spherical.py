@@ -8,14 +8,9 @@ from numbers import Real
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.kernels.casting import narrow, widen
-from ensembles.kernels.gram import BLOCK, LEAST, MOST, gram
+from ensembles.kernels.gram import LEAST, MOST, gram
 from ensembles.kernels.mean import mean as weighted_mean
-from ensembles.kernels.pairs import combine_rows, row_products
-from ensembles.parallel import chunks
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
 from ensembles.rules.table import RULES
 
 
@@ -60,7 +55,6 @@ def _length(point: Float64, gram: Float64) -> float:
 
 
 OPPOSITE = 1e-5  # radians; closer to pi, rounding of inner products hides the angle
-PIECE_SIZE = 32_768  # elements of each member in float64, which fit the L2 cache
 CANCELED = 1e-7  # length of a mean of unit vectors, below which it is rounding error
 
 
@@ -115,7 +109,7 @@ def slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
     ndarray of shape (2,)
     """
     squares = np.diagonal(gram)
-    _check_squares(squares)
+    check_squares(squares)
     return arc_coefficients(squares, gram[0, 1], weights[1] / weights.sum())
 
 
@@ -162,7 +156,7 @@ def slerp(stack: Array, weights: Float64, *, state: Float64) -> Array:
 
 
 def _karcher_coefficients(gram: Float64, weights: Float64) -> Float64:
-    _check_squares(np.diagonal(gram))
+    check_squares(np.diagonal(gram))
     share = weights / weights.sum()
     lengths = np.sqrt(np.diagonal(gram))
     is_counted = (lengths != 0) & (share > 0)
@@ -235,7 +229,7 @@ def directional_coefficients(
             "eps of 'multislerp' must be a finite number, and not negative, found "
             f"{eps!r}"
         )
-    _check_squares(np.diagonal(gram))
+    check_squares(np.diagonal(gram))
     lengths, total = np.sqrt(np.diagonal(gram)), weights.sum()
     share = weights / total
     point = np.divide(
@@ -310,134 +304,19 @@ def multislerp(
     return weighted_mean(stack, state, total=1.0)
 
 
-def _flattens(*, vectors: str = "tensor") -> bool:
-    return vectors == "tensor"
-
-
-def whole_rows(n_elements: int, position: Position) -> int:
-    """Elements of the whole rows in a number of elements, of one row at least.
+def check_squares(squares: Float64) -> None:
+    """Raise if the squared length of a vector is out of the range of float64.
 
     Parameters
     ----------
-    n_elements : int
-        Number of elements.
-    position : Position
-        Position of the rows in their tensor.
-
-    Returns
-    -------
-    int
-    """
-    row_size = max(position.row_size, 1)
-    return max(n_elements // row_size, 1) * row_size
-
-
-def _gram_of_rows(stack: Array, *, position: Position) -> Float64:
-    """Partial Gram matrices of blocks of whole rows, the same in each division."""
-    step = whole_rows(BLOCK, position)
-    starts = range(0, max(stack.shape[1], 1), step)
-    return np.concatenate(
-        [gram(np.ascontiguousarray(stack[:, i : i + step])) for i in starts]
-    )
-
-
-def row_coefficients(rows: Float64, t: float) -> Float64:
-    """Coefficients of the points on the arcs between the rows of two members.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (2, n_rows, row_size)
-        Members along axis 0.
-    t : float, from 0 to 1
-        Share of the arc, from the first member.
-
-    Returns
-    -------
-    ndarray of shape (2, n_rows)
-    """
-    sums = row_products(rows)
-    squares, products = sums[:2], sums[2]
-    # As in `gram`: squares that underflow or overflow are out of the range.
-    is_zero, is_infinite = squares == 0, squares == np.inf
-    if is_zero.any():
-        squares[is_zero & rows.any(axis=2)] = np.nextafter(0, 1)
-    if is_infinite.any():
-        squares[is_infinite & np.isfinite(rows).all(axis=2)] = MOST
-    _check_squares(squares)
-    return arc_coefficients(squares, products, t)
-
-
-@register(
-    RULES,
-    passes=[Pass(_gram_of_rows, slerp_coefficients, _flattens)],
-    n_members=2,
-    fused=True,
-    unit="row",
-)
-def nuslerp(
-    stack: Array,
-    weights: Float64,
-    *,
-    state: Float64 | None,
-    position: Position,
-    vectors: str = "tensor",
-) -> Array:
-    """Spherical interpolation of whole tensors or of each row, t = w[1] / sum(w).
-
-    ``slerp`` between the members' tensors, or between each row of a tensor and the same
-    row of the other member's: with an angle of its own for each row, directions are
-    interpolated unit by unit of a linear layer. A vector is one row.
-
-    Parameters
-    ----------
-    stack : array-like of shape (2, *shape)
-        Members along axis 0.
-    weights : array-like of shape (2,)
-        Non-negative weight of each member.
-    state : ndarray of shape (2,) or None
-        Coefficients of the members, which `Rule` computes from their Gram matrix; None
-        with ``vectors="row"``.
-    position : Position
-        Position of the rows in the tensor.
-    vectors : {"tensor", "row"}, default="tensor"
-        Vectors between which the arc is taken: "tensor" is rule ``slerp``, and mergekit
-        by default; "row" is the last axis, mergekit with ``nuslerp_flatten: false``.
+    squares : ndarray of shape (n_members, *shape)
+        Squared lengths of vectors of each member.
 
     Raises
     ------
     ValueError
-        If ``vectors`` is unknown, or the squares of a float64 tensor or row are out of
-        range, with entries around 1e-170 or 1e160.
-
-    Notes
-    -----
-    mergekit 0.1.5 with ``nuslerp_row_wise: true`` takes vectors along the first axis,
-    so the columns, and not the rows; to reproduce it, transpose the members. With
-    ``base_model`` it interpolates the differences from the base. It computes in the
-    format of the members: in bfloat16 it rounds a third of the elements wrongly.
-
-    References
-    ----------
-    Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
-    3.3; mergekit's merge method ``nuslerp``.
+        If a squared length is too small to be exact, or too large for float64.
     """
-    if vectors not in ("tensor", "row"):
-        raise ValueError(
-            f"vectors of 'nuslerp' must be 'tensor' or 'row', found {vectors!r}"
-        )
-    if state is not None:
-        return weighted_mean(stack, state, total=1.0)
-    out, t = np.empty(stack.shape[1], stack.dtype), float(weights[1] / weights.sum())
-    for start, stop in chunks(len(out), whole_rows(PIECE_SIZE, position)):
-        piece = widen(stack[:, start:stop])
-        rows = np.ascontiguousarray(piece).reshape(2, -1, position.row_size)
-        combined = combine_rows(rows, row_coefficients(rows, t))
-        out[start:stop] = narrow(combined.reshape(-1), stack.dtype)
-    return out
-
-
-def _check_squares(squares: Float64) -> None:
-    """Raise if the squared length of a member is out of the range of float64."""
     small = (squares > 0) & (squares < LEAST)
     large = (squares >= MOST) & (squares < np.inf)
     for index in np.argwhere(small | large).tolist():

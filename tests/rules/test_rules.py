@@ -21,6 +21,7 @@ from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.gram import BLOCK
 from ensembles.kernels.jit import LANE
+from ensembles.rules.arcs import nuslerp
 from ensembles.rules.distances import geometric_median
 from ensembles.rules.elementwise import (
     geometric_mean,
@@ -31,7 +32,7 @@ from ensembles.rules.elementwise import (
 )
 from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
-from ensembles.rules.spherical import karcher_mean, multislerp, nuslerp, slerp
+from ensembles.rules.spherical import karcher_mean, multislerp, slerp
 from ensembles.weights import moderate
 
 Dtype = np.dtype[Any]

@@ -58,8 +58,43 @@ def test_rows_of_mergekit_are_columns() -> None:
         [1.3569233984392002, 2.233808023282838, 2.5810620510394098],
         [3.4558412123520905, -0.5724611267347086, 0.6516033308196864],
     ]
-    turned = nuslerp(PAIR.transpose(0, 2, 1), [3, 1], vectors="row").T
-    np.testing.assert_allclose(turned, expected, rtol=1e-14)
+    columns = nuslerp(PAIR, [3, 1], vectors="column")
+    np.testing.assert_allclose(columns, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("shape", [(7, 33), (40_000, 1), (1, 5), (5,), (), (0, 4)])
+def test_nuslerp_of_columns_is_that_of_rows_of_the_transpose(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator
+) -> None:
+    stack = round_to_dtype(rng.normal(size=(2, *shape)), np.dtype(dtype))
+    found = nuslerp(stack, [2, 3], vectors="column")
+    turned = np.array([member.T for member in stack])
+    expected = nuslerp(turned, [2, 3], vectors="row").T.astype(np.float64)
+    slack = 2 * 2.0 ** -FLOATS[np.dtype(dtype)].mantissa
+    np.testing.assert_allclose(found.astype(np.float64), expected, slack, slack)
+    assert found.dtype == dtype
+
+
+def test_columns_without_an_angle_are_interpolated_linearly() -> None:
+    first = np.array([[1.0, 2], [0, 0], [3, 4], [1, 0]]).T
+    second = np.array([[-2.0, -4], [5, 6], [3, 4], [0, np.nan]]).T
+    found = nuslerp([first, second], [3, 1], vectors="column")
+    expected = (0.75 * first + 0.25 * second)[:, :3]
+    np.testing.assert_allclose(found[:, :3], expected)
+    assert np.isnan(found[:, 3]).all()
+
+
+def test_columns_are_those_of_matrices() -> None:
+    with pytest.raises(ValueError, match=r"at most two axes, found shape \(2, 3, 4\)"):
+        nuslerp(np.ones((2, 2, 3, 4)), vectors="column")
+    with pytest.raises(ValueError, match="'tensor', 'row', 'column', found 'columns'"):
+        nuslerp(np.ones((2, 3, 4)), vectors="columns")
+    for size, word in ((1e-170, "small"), (1e160, "large")):
+        stack = np.ones((2, 3, 4))
+        stack[1, :, 2] = size
+        with pytest.raises(ValueError, match=f"too {word}"):
+            nuslerp(stack, vectors="column")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16], ids=str)
@@ -114,8 +149,9 @@ def test_a_row_whose_squares_float64_cannot_hold_is_refused(
 
 
 def test_unknown_vectors_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^vectors of 'nuslerp' must be 'tensor' or"):
-        nuslerp.check(2, {"vectors": "column"})
+    with pytest.raises(ValueError, match=r"^vectors of 'nuslerp' must be one of 'tens"):
+        nuslerp.check(2, {"vectors": "rows"})
+    nuslerp.check(2, {"vectors": "column"})
 
 
 def test_multislerp_is_mergekits() -> None:
@@ -247,11 +283,13 @@ def test_mergekits_karcher_converges_to_ours() -> None:
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize("vectors", ["tensor", "row"])
+@pytest.mark.parametrize("vectors", ["tensor", "row", "column"])
 def test_streamed_rows_are_the_same_for_any_memory_and_threads(
     vectors: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    shapes = {"wide": (700, 513), "long": (300_001,), "deep": (3, 50_000, 2)}
+    shapes = {"wide": (700, 513), "long": (300_001,), "thin": (150_000, 2)}
+    if vectors != "column":
+        shapes["deep"] = (3, 50_000, 2)
     paths = [tmp_path / f"{name}.safetensors" for name in "ab"]
     shared = {n: 2 * rng.normal(size=shape) for n, shape in shapes.items()}
     for path in paths:

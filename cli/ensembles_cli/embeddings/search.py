@@ -93,6 +93,10 @@ def command(
     ensemble search "boring" teacher.index --queries-by distilled/
     """
     allow_long_fields()
+    if not -1 <= min_score <= 1:
+        raise click.UsageError(
+            f"--min-score must be a cosine from -1 to 1, found {min_score}"
+        )
     if queries_file == file == "-":
         raise click.UsageError("only one of --queries and FILE can be standard input")
     asked = [*queries, *read_queries(queries_file, encoding)]

@@ -66,6 +66,7 @@ def task_vector_gram(
     planned = plan(
         members,
         base=base,
+        base_may_be_member=True,
         rule=rule,
         include=include,
         exclude=exclude,

@@ -311,7 +311,7 @@ def _planned(
             "the moments of the members: pass moments=PATHS (--moments PATH for each "
             "member)"
         )
-    planned = plan(members, base=base, key=key, **options)
+    planned = plan(members, base=base, base_may_be_member=True, key=key, **options)
     # Some formats store tied tensors under each name, and so do the digests.
     tied = {alias: n for alias, n in planned.aliases.items() if alias in result.layout}
     return replace(planned, targets=repeat_tied(planned.targets, tied))

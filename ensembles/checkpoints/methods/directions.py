@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice
 from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import difference_gram
-from ensembles.kernels.pairs import combine_rows
 from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.parallel import chunks
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
-from ensembles.rules.spherical import (
+from ensembles.rules.arcs import (
     PIECE_SIZE,
-    directional_coefficients,
-    row_coefficients,
-    slerp_coefficients,
+    VECTORS,
+    Vectors,
+    column_coefficients,
+    column_sums,
+    flattens,
+    interpolated,
+    takes_columns,
     whole_rows,
 )
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
+from ensembles.rules.spherical import directional_coefficients, slerp_coefficients
 from ensembles.rules.table import RULES
-
-Vectors = Literal["tensor", "row"]
 
 
 def _coefficients(
@@ -40,13 +40,18 @@ def _coefficients(
     return coefficients
 
 
-def _flattens(*, vectors: Vectors = "tensor") -> bool:
-    return vectors == "tensor"
+def _column_sums(
+    stack: Float64, *, base: Float64, position: Position, total: Float64 | None
+) -> Float64:
+    return column_sums(stack - base, position=position, total=total)
 
 
 @register(
     RULES,
-    passes=[Pass(difference_gram, slerp_coefficients, _flattens, fused=True)],
+    passes=[
+        Pass(difference_gram, slerp_coefficients, flattens, fused=True),
+        Pass(_column_sums, column_coefficients, takes_columns, fused=False),
+    ],
     needs_base=True,
     weight_sum_matters=False,
     n_members=2,
@@ -76,40 +81,40 @@ def nuslerp_task_vectors(
         Non-negative weight of each member.
     base : array-like of shape (*shape,)
         Common ancestor of the members.
-    state : ndarray of shape (2,) or None
-        Coefficients of the task vectors, which `Rule` computes from their inner
-        products; None with ``vectors="row"``.
+    state : ndarray of shape (2,) or (2, n_columns), or None
+        Coefficients of the task vectors or of their columns, which `Rule` computes from
+        inner products; None with ``vectors="row"``.
     position : Position
         Position of the rows in the tensor.
-    vectors : {"tensor", "row"}, default="tensor"
-        Vectors between which the arc is taken: whole tensors or rows, the last axis.
+    vectors : {"tensor", "row", "column"}, default="tensor"
+        Vectors between which the arc is taken, see `nuslerp`.
 
     Raises
     ------
     ValueError
-        If ``vectors`` is unknown.
+        If ``vectors`` is unknown, or a tensor has more than two axes and
+        ``vectors="column"``.
 
     Notes
     -----
-    It is ``nuslerp`` of mergekit 0.1.5 with ``base_model``, where ``vectors="row"`` is
-    ``nuslerp_flatten: false``. If one task vector is zero, the result is a linear
-    interpolation; mergekit takes an angle of 90 degrees.
+    It is ``nuslerp`` of mergekit 0.1.5 with ``base_model``. If one task vector is zero,
+    the result is a linear interpolation; mergekit takes an angle of 90 degrees.
 
     References
     ----------
     Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
     3.3; mergekit's merge method ``nuslerp``.
     """
-    check_choice("nuslerp_task_vectors", "vectors", vectors, ("tensor", "row"))
-    if state is not None:
+    check_choice("nuslerp_task_vectors", "vectors", vectors, VECTORS)
+    if vectors == "tensor":
+        assert state is not None
         return add_task_vectors(stack, state, base)
     out, t = np.empty(base.size, base.dtype), float(weights[1] / weights.sum())
     for start, stop in chunks(out.size, whole_rows(PIECE_SIZE, position)):
         origin = widen(base[None, start:stop])[0]
         deltas = np.ascontiguousarray(widen(stack[:, start:stop]) - origin)
-        rows = deltas.reshape(2, -1, position.row_size)
-        combined = combine_rows(rows, row_coefficients(rows, t)).reshape(-1)
-        out[start:stop] = narrow(combined + origin, base.dtype)
+        update = interpolated(deltas, position, t, state)
+        out[start:stop] = narrow(update + origin, base.dtype)
     return out
 
 

@@ -14,9 +14,9 @@ from ensembles.kernels.gram import difference_gram
 from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.parallel import chunks
 from ensembles.registry import register
+from ensembles.rules.arcs import whole_rows
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
-from ensembles.rules.spherical import whole_rows
 from ensembles.rules.table import RULES
 
 Vectors = Literal["tensor", "row"]

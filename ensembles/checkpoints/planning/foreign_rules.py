@@ -112,7 +112,8 @@ PARAMETER_HINTS = (
     (
         "nuslerp_row_wise nuslerp_flatten",
         "vectors",
-        "it is vectors='tensor' or vectors='row' (--param vectors=row)",
+        "it is vectors='tensor', 'row' or 'column' (--param vectors=row); rows of "
+        "mergekit are columns",
     ),
     (
         "max_iter max_iterations tol tolerance",

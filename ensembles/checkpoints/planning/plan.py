@@ -223,6 +223,7 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     *,
     base: Member | None = None,
+    base_may_be_member: bool = False,
     moments: Sequence[MomentsSource] | None = None,
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
@@ -260,6 +261,9 @@ def plan(
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
+    base_may_be_member : bool, default=False
+        Whether the base may be one of the members, as in a comparison. In a merge it is
+        a mistake.
     moments : sequence of paths or Moments, or None, default=None
         Second moments of the data of each member, in the order of the members; required
         by rules with ``needs_moments``, None for all others.
@@ -345,8 +349,7 @@ def plan(
     )
     if resolved.needs_moments is not None and len(opened_moments) == len(opened):
         match = add_moments(match, opened_moments, resolved.needs_moments)
-    # Rules of inspections have private names, and compare a checkpoint with itself.
-    if not resolved.name.startswith("_"):
+    if not base_may_be_member:
         problems += base_problems(opened, base_opened)
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)

@@ -44,12 +44,10 @@ def _spherical_pair(values: Values) -> TensorSettings:
     weights = values.weights
     if abs(sum(weights)) < 1e-6:
         weights = [1.0, 1.0]
-    vectors = "tensor" if values.shared["nuslerp_flatten"] else "row"
-    if vectors == "row" and values.shared["nuslerp_row_wise"]:
-        raise ValueError(
-            "nuslerp_row_wise: true takes vectors along the first axis of a tensor, "
-            "which is not available; leave it out for vectors along the last"
-        )
+    # mergekit names the columns rows, and ignores them for flat tensors.
+    vectors = "column" if values.shared["nuslerp_row_wise"] else "row"
+    if values.shared["nuslerp_flatten"]:
+        vectors = "tensor"
     return TensorSettings(weights, {"vectors": vectors})
 
 

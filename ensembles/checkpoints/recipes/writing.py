@@ -54,6 +54,7 @@ VALUES: dict[str, Callable[[_Average], Any]] = {
     "rescale": lambda average: average.params.get("rescale") is not None,
     "select_topk": lambda average: average.params["density"],
     "filter_wise": lambda average: average.params["vectors"] == "row",
+    "nuslerp_row_wise": lambda average: average.params["vectors"] == "column",
     "nuslerp_flatten": lambda average: average.params["vectors"] == "tensor",
 }
 

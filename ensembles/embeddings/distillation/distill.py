@@ -183,6 +183,10 @@ def distill(
     corpus = read_corpus(texts)
     models = [open_teacher(one) for one in teachers]
     n_threads = 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
+    if n_components is not None:  # known before the teachers embed all texts
+        first = [teacher_vectors(model, corpus.texts[:1]).vectors for model in models]
+        dim = max(vectors.shape[1] for vectors in first)
+        check_count("n_components", n_components, 1, dim)
     subwords = tokenizer_of(models[0])
     vocabulary = make_vocabulary(tokenizer, subwords, corpus.texts, n_words)
     targets: Any
@@ -194,7 +198,6 @@ def distill(
         progress=progress,
     )
     if n_components is not None:
-        check_count("n_components", n_components, 1, targets.shape[1])
         axes = principal_axes([targets], n_components).T.astype(np.float32)
         targets, alone = _project(targets, axes), _project(alone, axes)
     tokens, n_tokens, vocabulary = tokenize(vocabulary, corpus.texts, n_phrases)

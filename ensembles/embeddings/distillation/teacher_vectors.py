@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from ensembles.embeddings.distillation.teachers import (
     identity,
@@ -77,8 +78,8 @@ def teacher_vectors(
     Raises
     ------
     ValueError
-        If a vector has NaN or infinity, or the teacher does not return one vector for
-        each text.
+        If a vector has NaN or infinity, or the teacher does not return one dense vector
+        for each text.
     BlockingIOError
         If another run records the same vectors in ``cache``.
     """
@@ -133,6 +134,11 @@ def _encode(model: Any, texts: list[str]) -> tuple[NDArray[np.float16], int]:
         found = model.transform_counted(texts, coverage)
     else:
         found = model.transform(texts)
+    if issparse(found):
+        raise ValueError(
+            f"a teacher must return dense vectors, found {type(found).__name__} of "
+            f"{type(model).__name__}; add a step such as TruncatedSVD to it"
+        )
     vectors = np.array(found, np.float32, ndmin=2)
     if vectors.ndim != 2 or len(vectors) != len(texts):
         raise ValueError(

@@ -13,14 +13,16 @@ import numpy as np
 
 from ensembles.embeddings.tokenization.word_loops import (
     ALPHANUMERIC,
+    BYTE,
     COUNT,
+    FACTOR,
     OTHER,
     SPAN,
     UNSPLIT,
     find,
     gather_rows,
     has_special_token,
-    hash_word,
+    mix,
     split_notes,
 )
 from ensembles.kernels.jit import compiled
@@ -280,6 +282,8 @@ def find_matches(
             if j >= stop:
                 break
             start, flags = j, np.int64(0)
+            hashed, tail = FACTOR, np.uint64(0)  # of the bytes before n_hashed
+            n_hashed = j
             if pattern <= AT_SPACES:
                 if pattern != WHITESPACE and buffer[j] == 32:
                     j += 1
@@ -299,17 +303,35 @@ def find_matches(
                         flags |= kind
                         j += length
             else:
-                j += buffer[j] == 32
+                if buffer[j] == 32:
+                    tail = np.uint64(folded[32])
+                    j += 1
                 first = j
                 while j < stop and buffer[j] < 128 and classes[buffer[j]] == LETTER:
+                    if j > start and (j - start) & 7 == 0:
+                        hashed, tail = mix(hashed, tail), np.uint64(0)
+                    tail = (tail << BYTE) | np.uint64(folded[buffer[j]])
                     j += 1
-                if j == first or (j < stop and buffer[j] >= 128):
+                n_hashed = j
+                if (
+                    j == first
+                    and j + 1 < stop
+                    and buffer[j] < 128
+                    and classes[buffer[j]] == SYMBOL
+                    and buffer[j + 1] == 32
+                ):
+                    j += 1
+                elif j == first or (j < stop and buffer[j] >= 128):
                     j, flags = match_end(buffer, start, stop, classes, pattern)
             length = j - start
             if flags & UNSAFE or length > LONGEST_TOKENIZED:
                 is_safe = False
                 break
-            hashed, tail = hash_word(buffer, start, j, folded)
+            for k in range(n_hashed, j):
+                if k > start and (k - start) & 7 == 0:
+                    hashed, tail = mix(hashed, tail), np.uint64(0)
+                tail = (tail << BYTE) | np.uint64(folded[buffer[k]])
+            hashed = mix(mix(hashed, tail), np.uint64(0))
             number = find(hashed, tail, length, slots, words, n_words)
             if number >= 0 and length > 8:
                 first, k = words[number, SPAN] >> 8, 0

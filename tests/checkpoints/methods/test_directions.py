@@ -30,7 +30,7 @@ def differences(stack: Array, base: Array) -> Float64:
 
 
 @pytest.mark.parametrize("dtype", list(FLOATS), ids=str)
-@pytest.mark.parametrize("vectors", ["tensor", "row"])
+@pytest.mark.parametrize("vectors", ["tensor", "row", "column"])
 @pytest.mark.parametrize("weights", [[1, 1], [3, 1], [0, 1]], ids=str)
 def test_nuslerp_is_that_of_the_differences_rounded_once(
     vectors: str, weights: list[float], dtype: Any, rng: np.random.Generator
@@ -84,4 +84,4 @@ def test_each_row_of_model_stock_is_a_tensor_of_its_own(
 def test_unknown_vectors_are_refused(rule: Any, rng: np.random.Generator) -> None:
     stack, base = related(rng, 2, np.dtype(np.float64))
     with pytest.raises(ValueError, match=r"vectors of .* one of 'tensor', 'row'"):
-        rule(stack, base=base, vectors="column")
+        rule(stack, base=base, vectors="columns")

@@ -222,14 +222,16 @@ def test_a_base_in_memory_is_no_member() -> None:
 
 
 def test_a_base_of_a_rule_that_is_not_registered_is_no_member() -> None:
-    def added(stack: Any, weights: Any, *, base: Any) -> Any:
+    def _added(stack: Any, weights: Any, *, base: Any) -> Any:
         return base + weights @ (stack - base)
 
     base, other = {"w": np.zeros(2)}, {"w": np.ones(2)}
-    rule = Rule(added, needs_base=True)
+    rule = Rule(_added, needs_base=True)
     with pytest.raises(ValueError, match=r"^members\[1\] is the base, from which"):
         plan([other, base], base=base, rule=rule)
     assert plan([other], base=base, rule=rule).base is not None
+    compared = plan([other, base], base=base, base_may_be_member=True, rule=rule)
+    assert compared.base is not None
 
 
 def test_a_module_that_is_the_base_is_no_member() -> None:

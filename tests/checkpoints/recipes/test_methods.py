@@ -98,14 +98,6 @@ def test_random_masks_have_the_density_and_the_l1_norm_of_mergekit(
     [
         (
             {
-                "merge_method": "nuslerp",
-                "models": MODELS[:2],
-                "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
-            },
-            r"recipe\.yml:1: tensor 'w': nuslerp_row_wise: true takes vectors",
-        ),
-        (
-            {
                 "merge_method": "linear",
                 "models": MODELS,
                 "parameters": {"weight": 0, "normalize": {"value": True}},

@@ -49,6 +49,7 @@ SAID: list[tuple[str, str, dict[str, Any]]] = [
     ("slerp", "slerp", {"weights": W2}),
     ("nearswap", "nearswap", {"rule_params": {"t": 0.2}}),
     ("nuslerp", "nuslerp", {"weights": W2, "rule_params": {"vectors": "row"}}),
+    ("nuslerp", "nuslerp", {"weights": W2, "rule_params": {"vectors": "column"}}),
     ("nuslerp_task_vectors", "nuslerp", {"weights": W2, "has_base": True}),
     ("multislerp", "multislerp", {"weights": W3}),
     ("karcher_mean", "karcher", {}),

@@ -134,6 +134,7 @@ def test_queries_find_documents_in_the_index_of_the_teacher(folder: Path) -> Non
         (["--columns", "1,2,3"], "--columns requires --evaluate"),
         (["--evaluate", "texts.txt"], "columns of texts.txt are not recognized"),
         (["--column", "text"], "read as lines"),
+        (["-o", "missing/out"], "missing"),
         (["--components", "9"], "n_components must be an integer from 1 to 8"),
     ],
 )

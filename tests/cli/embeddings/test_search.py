@@ -80,6 +80,13 @@ def test_several_queries_are_read_from_a_file(ensemble: Ensemble) -> None:
     assert len(table) == 1 + 1 + 4
 
 
+@pytest.mark.parametrize("score", ["nan", "1.5", "-2"])
+def test_a_smallest_score_is_a_cosine(score: str, ensemble: Ensemble) -> None:
+    done = ensemble("search", "bad", "texts.txt", "-m", "model", "--min-score", score)
+    assert done.exit_code == 2
+    assert "--min-score must be a cosine from -1 to 1" in done.stderr
+
+
 @pytest.mark.parametrize("file", ["texts.txt", "t.index"])
 def test_queries_without_a_known_token_are_named(file: str, ensemble: Ensemble) -> None:
     ensemble("embed", "texts.txt", "-m", "model", "-o", "t.index")

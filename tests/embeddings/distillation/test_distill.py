@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from ensembles.embeddings import SentenceEmbedder, distill
 from ensembles.embeddings.distillation.distill import read_corpus, starting_table
@@ -192,6 +193,30 @@ def test_a_cache_of_other_texts_is_warned_of(tmp_path: Path, texts: list[str]) -
 def test_wrong_parameters_are_reported(texts: list[str], params: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         distill(MeanTeacher(), texts, tokenizer="words", **params)
+
+
+def test_too_many_components_are_found_before_the_texts_are_embedded(
+    texts: list[str],
+) -> None:
+    asked: list[int] = []
+
+    class Teacher(MeanTeacher):
+        """Counts the texts."""
+
+        def transform(self, texts: list[str]) -> Any:
+            """Vectors of texts."""
+            asked.append(len(texts))
+            return super().transform(texts)
+
+    with pytest.raises(ValueError, match=r"n_components must be .* from 1 to 6"):
+        distill(Teacher(), texts, tokenizer="words", n_components=7)
+    assert asked == [1]
+
+
+def test_sparse_vectors_of_a_teacher_are_refused(texts: list[str]) -> None:
+    teacher = CountVectorizer().fit(texts)
+    with pytest.raises(ValueError, match=r"dense vectors, found .* of CountVectorizer"):
+        distill(teacher, texts, tokenizer="words")
 
 
 class PairTeacher(MeanTeacher):

@@ -1,0 +1,275 @@
+"""The rule `nuslerp`: arcs between whole tensors, their rows or their columns."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles._typing import Array, Float64
+from ensembles.kernels.casting import narrow, widen
+from ensembles.kernels.gram import BLOCK, MOST, gram
+from ensembles.kernels.mean import mean as weighted_mean
+from ensembles.kernels.pairs import combine_rows, row_products
+from ensembles.parallel import chunks
+from ensembles.registry import register
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
+from ensembles.rules.spherical import (
+    arc_coefficients,
+    check_squares,
+    slerp_coefficients,
+)
+from ensembles.rules.table import RULES
+
+Vectors = Literal["tensor", "row", "column"]
+VECTORS = ("tensor", "row", "column")
+PIECE_SIZE = 32_768  # elements of each member in float64, which fit the L2 cache
+
+
+def flattens(*, vectors: Vectors = "tensor") -> bool:
+    """Whether arcs are taken between whole tensors."""
+    return vectors == "tensor"
+
+
+def takes_columns(*, vectors: Vectors = "tensor") -> bool:
+    """Whether arcs are taken between columns."""
+    return vectors == "column"
+
+
+def whole_rows(n_elements: int, position: Position) -> int:
+    """Elements of the whole rows in a number of elements, of one row at least.
+
+    Parameters
+    ----------
+    n_elements : int
+        Number of elements.
+    position : Position
+        Position of the rows in their tensor.
+
+    Returns
+    -------
+    int
+    """
+    row_size = max(position.row_size, 1)
+    return max(n_elements // row_size, 1) * row_size
+
+
+def _gram_of_rows(stack: Array, *, position: Position) -> Float64:
+    """Partial Gram matrices of blocks of whole rows, the same in each division."""
+    step = whole_rows(BLOCK, position)
+    starts = range(0, max(stack.shape[1], 1), step)
+    return np.concatenate(
+        [gram(np.ascontiguousarray(stack[:, i : i + step])) for i in starts]
+    )
+
+
+def row_coefficients(rows: Float64, t: float) -> Float64:
+    """Coefficients of the points on the arcs between the rows of two members.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (2, n_rows, row_size)
+        Members along axis 0.
+    t : float, from 0 to 1
+        Share of the arc, from the first member.
+
+    Returns
+    -------
+    ndarray of shape (2, n_rows)
+    """
+    sums = row_products(rows)
+    squares, products = sums[:2], sums[2]
+    # Few rows need the test of their entries.
+    is_nonzero = rows.any(axis=2) if (squares == 0).any() else squares != 0
+    is_finite = squares != np.inf
+    if not is_finite.all():
+        is_finite |= np.isfinite(rows).all(axis=2)
+    return _arcs(squares, products, is_nonzero, is_finite, t)
+
+
+def _arcs(
+    squares: Float64,
+    products: Float64,
+    is_nonzero: NDArray[np.bool_],
+    is_finite: NDArray[np.bool_],
+    t: float,
+) -> Float64:
+    """Coefficients of the arcs between vectors whose squares are checked first."""
+    # As in `gram`: squares that underflow or overflow are out of the range.
+    squares = np.where((squares == 0) & is_nonzero, np.nextafter(0, 1), squares)
+    squares = np.where((squares == np.inf) & is_finite, MOST, squares)
+    check_squares(squares)
+    return arc_coefficients(squares, products, t)
+
+
+def column_sums(
+    stack: Float64, *, position: Position, total: Float64 | None
+) -> Float64:
+    """Sums over the rows of two members, for each column.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (2, size)
+        Whole rows of both members.
+    position : Position
+        Position of the rows in the tensor.
+    total : ndarray of shape (7, n_columns) or None
+        Sums of the rows before; None for the first rows.
+
+    Returns
+    -------
+    ndarray of shape (7, n_columns)
+        Sums of squares of the first and of the second member, and of their products;
+        number of entries of each member that are not zero, and that are not finite.
+        Rows are added one after the other, so that blocks make no difference.
+
+    Raises
+    ------
+    ValueError
+        If the tensor has more than two axes.
+    """
+    for start, stop in chunks(stack.shape[1], whole_rows(PIECE_SIZE, position)):
+        first, second = _columns(stack[:, start:stop], position)
+        pair = (first, second)
+        parts = [first * first, second * second, first * second]
+        parts += [part != 0 for part in pair] + [~np.isfinite(part) for part in pair]
+        sums = np.stack(parts, dtype=np.float64)
+        if total is not None:
+            sums = np.concatenate([total[:, None], sums], axis=1)
+        # `sum` may add in pairs.
+        total = np.add.accumulate(sums, axis=1)[:, -1].copy()
+    return np.zeros((7, position.row_size)) if total is None else total
+
+
+def column_coefficients(total: Float64, weights: Float64) -> Float64:
+    """Coefficients of the points on the arcs between the columns of two members.
+
+    Parameters
+    ----------
+    total : ndarray of shape (7, n_columns)
+        Return value of `column_sums` after the last row.
+    weights : ndarray of shape (2,)
+        Weight of each member; the share of the arc is w[1] / sum(w).
+
+    Returns
+    -------
+    ndarray of shape (2, n_columns)
+    """
+    counts = total[3:].reshape(2, 2, -1)
+    t = float(weights[1] / weights.sum())
+    return _arcs(total[:2], total[2], counts[0] > 0, counts[1] == 0, t)
+
+
+def _columns(members: Float64, position: Position) -> Float64:
+    """Rows of both members; a vector is a single column."""
+    if len(position.shape) > 2:
+        raise ValueError(
+            "vectors='column' requires tensors of at most two axes, found shape "
+            f"{position.shape}"
+        )
+    n_columns = position.row_size if len(position.shape) == 2 else 1
+    return members.reshape(2, -1, n_columns)
+
+
+def interpolated(
+    rows: Float64, position: Position, t: float, columns: Float64 | None
+) -> Float64:
+    """Points on the arcs between the rows of two members, or between their columns.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (2, size)
+        Whole rows of both members.
+    position : Position
+        Position of the rows in the tensor.
+    t : float, from 0 to 1
+        Share of the arcs, from the first member.
+    columns : ndarray of shape (2, n_columns) or None
+        Return value of `column_coefficients`; None takes the arcs between rows.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+    """
+    if columns is None:
+        parts = rows.reshape(2, -1, position.row_size)
+        return combine_rows(parts, row_coefficients(parts, t)).reshape(-1)
+    first, second = _columns(rows, position)
+    return np.asarray(columns[0] * first + columns[1] * second).reshape(-1)
+
+
+@register(
+    RULES,
+    passes=[
+        Pass(_gram_of_rows, slerp_coefficients, flattens),
+        Pass(column_sums, column_coefficients, takes_columns, fused=False),
+    ],
+    n_members=2,
+    fused=True,
+    unit="row",
+)
+def nuslerp(
+    stack: Array,
+    weights: Float64,
+    *,
+    state: Float64 | None,
+    position: Position,
+    vectors: Vectors = "tensor",
+) -> Array:
+    """Spherical interpolation of tensors, of their rows or columns, t = w[1] / sum(w).
+
+    ``slerp`` between the members' tensors, or between each row (column) of a tensor and
+    the same row (column) of the other member's: with an angle of its own for each row,
+    directions are interpolated unit by unit of a linear layer. A vector is one row, and
+    one column.
+
+    Parameters
+    ----------
+    stack : array-like of shape (2, *shape)
+        Members along axis 0.
+    weights : array-like of shape (2,)
+        Non-negative weight of each member.
+    state : ndarray of shape (2,) or (2, n_columns), or None
+        Coefficients of the members or of their columns, which `Rule` computes from
+        inner products; None with ``vectors="row"``.
+    position : Position
+        Position of the rows in the tensor.
+    vectors : {"tensor", "row", "column"}, default="tensor"
+        Vectors between which the arc is taken: "tensor" is rule ``slerp``, and mergekit
+        by default; "row" is the last axis, mergekit with ``nuslerp_flatten: false``;
+        "column" is the first of at most two axes, mergekit with ``nuslerp_row_wise:
+        true`` in addition.
+
+    Raises
+    ------
+    ValueError
+        If ``vectors`` is unknown, the squares of a float64 vector are out of range,
+        with entries around 1e-170 or 1e160, or a tensor has more than two axes and
+        ``vectors="column"``.
+
+    Notes
+    -----
+    With ``base_model``, mergekit 0.1.5 interpolates the differences from the base. It
+    computes in the format of the members: in bfloat16 it rounds a third of the elements
+    wrongly.
+
+    References
+    ----------
+    Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
+    3.3; mergekit's merge method ``nuslerp``.
+    """
+    if vectors not in VECTORS:
+        raise ValueError(
+            f"vectors of 'nuslerp' must be one of {', '.join(map(repr, VECTORS))}, "
+            f"found {vectors!r}"
+        )
+    if vectors == "tensor":
+        assert state is not None
+        return weighted_mean(stack, state, total=1.0)
+    out, t = np.empty(stack.shape[1], stack.dtype), float(weights[1] / weights.sum())
+    for start, stop in chunks(len(out), whole_rows(PIECE_SIZE, position)):
+        piece = np.ascontiguousarray(widen(stack[:, start:stop]))
+        out[start:stop] = narrow(interpolated(piece, position, t, state), stack.dtype)
+    return out
