@@ -161,7 +161,9 @@ class MergingBench(Bench):
         for name in self.chosen():
             if METHODS[name].n_inputs == n_members:
                 yield f"ensemble {name}"
-                if self.options.peer and METHODS[name].peer:
+                # mergekit takes as long for sparse changes.
+                has_peer = self.options.peer and self.kind == "dense"
+                if has_peer and METHODS[name].peer:
                     yield f"mergekit {name}"
 
     def check_method(self, name: str) -> int:

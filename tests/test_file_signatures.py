@@ -63,7 +63,7 @@ def test_compressed_texts_are_never_embedded(
     path = tmp_path / f"x.txt.{suffix}"
     path.write_bytes(content)
     message = (
-        rf"is compressed \({kind}\): {program} .*x.txt.{suffix} \| ensemble embed -"
+        rf"is compressed \({kind}\): {program} .*x.txt.{suffix} \| ensemble COMMAND -"
     )
     with pytest.raises(ValueError, match=message):
         texts_of(path, **how)
@@ -169,11 +169,11 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "how", "message"),
     [
-        ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble embed -, or"),
-        ("x.csv.gz", {}, r"\| ensemble embed - --kind csv, or > FILE"),
-        ("x.csv.gz", {"column": "body"}, r"\| ensemble embed - --kind csv, or > FILE"),
-        ("x.jsonl.gz", {}, r"\| ensemble embed - --kind jsonl, or"),
-        ("x.gz", {"kind": "tsv"}, r"\| ensemble embed - --kind tsv, or"),
+        ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble COMMAND -, or"),
+        ("x.csv.gz", {}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
+        ("x.csv.gz", {"column": "body"}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
+        ("x.jsonl.gz", {}, r"\| ensemble COMMAND - --kind jsonl, or"),
+        ("x.gz", {"kind": "tsv"}, r"\| ensemble COMMAND - --kind tsv, or"),
         ("x.parquet.gz", {}, r"x\.parquet\.gz > FILE$"),
     ],
 )
