@@ -171,7 +171,7 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
     [
         ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble COMMAND -, or"),
         ("x.csv.gz", {}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
-        ("x.csv.gz", {"column": "body"}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
+        ("x.csv.gz", {"column": "b"}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
         ("x.jsonl.gz", {}, r"\| ensemble COMMAND - --kind jsonl, or"),
         ("x.gz", {"kind": "tsv"}, r"\| ensemble COMMAND - --kind tsv, or"),
         ("x.parquet.gz", {}, r"x\.parquet\.gz > FILE$"),

@@ -16,5 +16,5 @@ from .builtin import power_mean as power_mean
 from .builtin import slerp as slerp
 from .builtin import trimmed_mean as trimmed_mean
 from .passes import Pass as Pass
-from .position import Position as Position
+from .passes import Position as Position
 from .statistics import blockwise as blockwise

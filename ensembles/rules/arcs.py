@@ -14,8 +14,7 @@ from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.kernels.pairs import combine_rows, row_products
 from ensembles.parallel import chunks
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.spherical import (
     arc_coefficients,
     check_squares,
@@ -82,10 +81,11 @@ def row_coefficients(rows: Float64, t: float) -> Float64:
     sums = row_products(rows)
     squares, products = sums[:2], sums[2]
     # Few rows need the test of their entries.
-    is_nonzero = rows.any(axis=2) if (squares == 0).any() else squares != 0
-    is_finite = squares != np.inf
+    is_nonzero, is_finite = np.asarray(squares != 0), np.asarray(squares != np.inf)
+    if not is_nonzero.all():
+        is_nonzero = np.asarray(rows.any(axis=2))
     if not is_finite.all():
-        is_finite |= np.isfinite(rows).all(axis=2)
+        is_finite = np.asarray(np.isfinite(rows).all(axis=2))
     return _arcs(squares, products, is_nonzero, is_finite, t)
 
 

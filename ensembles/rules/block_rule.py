@@ -14,8 +14,7 @@ from ensembles.kernels.gram import BLOCK
 from ensembles.kernels.jit import LANE
 from ensembles.parallel import chunks
 from ensembles.registry import RegisteredFunction
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.signatures import Function
 from ensembles.rules.statistics import add_statistics
 from ensembles.weights import moderate

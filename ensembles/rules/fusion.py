@@ -19,8 +19,7 @@ from ensembles.kernels.task_vectors.magnitudes import (
 )
 from ensembles.parallel import chunks
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.table import RULES
 
 SMOOTHING = 1e-8  # added to probabilities, as mergekit does

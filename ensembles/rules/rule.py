@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.rules.block_rule import BlockRule, Unit
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
 from ensembles.weights import check_weights
 

@@ -30,7 +30,7 @@ from ensembles.rules.elementwise import (
     power_mean,
     trimmed_mean,
 )
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 from ensembles.rules.rule import Rule
 from ensembles.rules.spherical import karcher_mean, multislerp, slerp
 from ensembles.weights import moderate

@@ -16,7 +16,7 @@ from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.gram import BLOCK
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 from ensembles.rules.rule import Rule
 from ensembles.rules.statistics import add_statistics
 from tests.rules.test_adding_a_base import (

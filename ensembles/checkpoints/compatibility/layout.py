@@ -26,7 +26,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     UnsupportedSource,
 )
 from ensembles.dtypes import is_float
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 
 SHOWN = 3
 FEW = 5  # missing tensors that are reported one by one; more are summarized

@@ -39,8 +39,7 @@ from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
 from ensembles.rules.builtin import mean as MEAN
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.statistics import OrderedTotal
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache

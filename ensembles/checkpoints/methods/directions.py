@@ -22,8 +22,7 @@ from ensembles.rules.arcs import (
     takes_columns,
     whole_rows,
 )
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.spherical import directional_coefficients, slerp_coefficients
 from ensembles.rules.table import RULES
 

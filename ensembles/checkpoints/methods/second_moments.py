@@ -11,8 +11,7 @@ from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
 from ensembles.checkpoints.methods.matrices.blas import one_blas_thread
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.table import RULES
 
 

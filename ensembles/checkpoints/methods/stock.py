@@ -15,8 +15,7 @@ from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.arcs import whole_rows
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.table import RULES
 
 Vectors = Literal["tensor", "row"]

@@ -22,7 +22,7 @@ from ensembles.checkpoints.planning.options import MEMORY, Integers
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
 from ensembles.rules.builtin import RULES
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 from ensembles.rules.rule import Rule
 
 SMALL = 16 << 20  # bytes of all members; more are streamed by several threads

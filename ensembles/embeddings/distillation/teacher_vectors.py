@@ -14,7 +14,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from ensembles.embeddings.distillation.teachers import (
     identity,
@@ -134,7 +133,7 @@ def _encode(model: Any, texts: list[str]) -> tuple[NDArray[np.float16], int]:
         found = model.transform_counted(texts, coverage)
     else:
         found = model.transform(texts)
-    if issparse(found):
+    if hasattr(found, "tocsr"):
         raise ValueError(
             f"a teacher must return dense vectors, found {type(found).__name__} of "
             f"{type(model).__name__}; add a step such as TruncatedSVD to it"

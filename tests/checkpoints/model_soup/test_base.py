@@ -23,8 +23,7 @@ from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.model_soup import parameter_arrays
 from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.rule import Rule
 from ensembles.rules.statistics import blockwise
 

@@ -15,7 +15,7 @@ from ensembles.checkpoints.views.inputs_first import is_conv1d
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import widen
 from ensembles.parallel import chunks
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 
 PIECE = 1 << 20  # elements
 

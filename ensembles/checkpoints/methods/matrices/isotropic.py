@@ -21,7 +21,7 @@ from ensembles.checkpoints.methods.matrices.task_matrices import (
     merge_matrices,
 )
 from ensembles.registry import register
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 from ensembles.rules.table import RULES
 
 

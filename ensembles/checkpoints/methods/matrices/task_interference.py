@@ -24,7 +24,7 @@ from ensembles.checkpoints.methods.matrices.task_matrices import (
 )
 from ensembles.parallel import chunks
 from ensembles.registry import register
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 from ensembles.rules.table import RULES
 
 Solver = Literal["adam", "exact"]

@@ -15,7 +15,7 @@ from ensembles.checkpoints.methods.matrices.blas import one_blas_thread
 from ensembles.kernels.casting import widen
 from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.parallel import chunks
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 
 Others = Literal["mean", "sum", "base"]
 

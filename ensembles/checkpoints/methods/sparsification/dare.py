@@ -20,8 +20,7 @@ from ensembles.checkpoints.methods.sparsification.random_dropping import (
 )
 from ensembles.kernels.task_vectors.sign_election import Sign
 from ensembles.registry import register
-from ensembles.rules.passes import Pass
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Pass, Position
 from ensembles.rules.table import RULES
 
 

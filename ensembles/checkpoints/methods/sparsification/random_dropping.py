@@ -16,7 +16,7 @@ from ensembles.kernels.task_vectors.random_merge import (
     masked_deltas,
     merge_randomly,
 )
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 
 Shares = float | Sequence[float]
 Rescale = Literal["expected", "l1"] | None

@@ -17,7 +17,7 @@ from ensembles.checkpoints.methods import iso_c
 from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.methods.matrices.task_matrices import EXCLUDE, is_matrix
 from ensembles.dtypes import FLOATS, round_to_dtype
-from ensembles.rules.position import Position
+from ensembles.rules.passes import Position
 from ensembles.rules.rule import Rule
 
 EXACT = {"solver": "exact"}
