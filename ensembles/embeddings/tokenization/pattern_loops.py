@@ -13,12 +13,12 @@ import numpy as np
 
 from ensembles.embeddings.tokenization.word_loops import (
     ALPHANUMERIC,
-    BYTE,
     COUNT,
     FACTOR,
     OTHER,
     SPAN,
     UNSPLIT,
+    add_byte,
     find,
     gather_rows,
     has_special_token,
@@ -31,15 +31,17 @@ from ensembles.kernels.jit import compiled
 # line end nor space; line end; space.
 SYMBOL, LETTER, NUMBER, BLANK, NEWLINE, GAP = 0, 1, 2, 3, 4, 5
 KIND = 7  # mask of the kind in a class
-# Flags of characters: the tokenizer normalizes the word; the text must not be split.
-NORMALIZED, UNSAFE = 16, 32
+# Flags of characters: the tokenizer normalizes the word; the text must not be split; a
+# special token begins with it.
+NORMALIZED, UNSAFE, BEGINS = 16, 32, 64
 SPACE_KINDS = 1 << BLANK | 1 << NEWLINE | 1 << GAP
 # Patterns. Words between whitespace; words that begin at each space; words that begin
 # at each run of spaces; matches of the regular expression of GPT-2, or of its
 # successors with at most three, or one, digits.
 WHITESPACE, AT_SPACE, AT_SPACES, GPT_2, TRIPLE_DIGITS, SINGLE_DIGITS = 0, 1, 2, 3, 4, 5
-# Options: a run of spaces counts as one; whitespace around a text is ignored.
-COLLAPSE, STRIP_LEFT, STRIP_RIGHT = 1, 2, 4
+# Options: a run of spaces counts as one; whitespace around a text is ignored; special
+# tokens are searched first, because some begin with a character without `BEGINS`.
+COLLAPSE, STRIP_LEFT, STRIP_RIGHT, SCAN = 1, 2, 4, 8
 LONGEST_TOKENIZED = 1024  # bytes of the longest word that is tokenized by a loop
 APOSTROPHE = 39
 
@@ -265,10 +267,11 @@ def find_matches(
     n, n_missed, n_rows = 0, 0, 0
     for i in range(n_texts):
         before = n, n_missed, n_rows
-        j, stop = _stripped(buffer, offsets[i], offsets[i + 1], options)
-        is_safe = not special.size or not has_special_token(
-            buffer, j, stop, begins, special, special_ends
+        is_safe = not options & SCAN or not has_special_token(
+            buffer, offsets[i], offsets[i + 1], begins, special, special_ends
         )
+        j, stop = _stripped(buffer, offsets[i], offsets[i + 1], options)
+        seen = np.int64(0)  # flags
         while is_safe:
             # Few calls: reference counting of their arrays takes most of the time.
             if pattern == WHITESPACE:
@@ -281,14 +284,16 @@ def find_matches(
                     j += 1
             if j >= stop:
                 break
+            # The hash is that of the bytes before j while the word is read.
             start, flags = j, np.int64(0)
-            hashed, tail = FACTOR, np.uint64(0)  # of the bytes before n_hashed
-            n_hashed = j
+            hashed, tail = FACTOR, np.uint64(0)
             if pattern <= AT_SPACES:
-                if pattern != WHITESPACE and buffer[j] == 32:
+                while pattern != WHITESPACE and j < stop and buffer[j] == 32:
+                    hashed, tail = add_byte(hashed, tail, j - start, folded[32])
                     j += 1
-                    while pattern == AT_SPACES and j < stop and buffer[j] == 32:
-                        j += 1
+                    if pattern == AT_SPACE:
+                        break
+                following = j  # the first byte of the next character
                 while j < stop:
                     byte = buffer[j]
                     if byte == 32 or (
@@ -297,20 +302,20 @@ def find_matches(
                         break
                     if byte < 128:
                         flags |= np.int64(classes[byte])
-                        j += 1
-                    else:
+                    elif j >= following:
                         kind, length = class_at(buffer, j, stop, classes)
                         flags |= kind
-                        j += length
+                        following = j + length
+                    hashed, tail = add_byte(hashed, tail, j - start, folded[byte])
+                    j += 1
             else:
                 if buffer[j] == 32:
-                    tail = np.uint64(folded[32])
+                    hashed, tail = add_byte(hashed, tail, 0, folded[32])
                     j += 1
                 first = j
                 while j < stop and buffer[j] < 128 and classes[buffer[j]] == LETTER:
-                    if j > start and (j - start) & 7 == 0:
-                        hashed, tail = mix(hashed, tail), np.uint64(0)
-                    tail = (tail << BYTE) | np.uint64(folded[buffer[j]])
+                    byte = buffer[j]
+                    hashed, tail = add_byte(hashed, tail, j - start, folded[byte])
                     j += 1
                 n_hashed = j
                 if (
@@ -323,15 +328,14 @@ def find_matches(
                     j += 1
                 elif j == first or (j < stop and buffer[j] >= 128):
                     j, flags = match_end(buffer, start, stop, classes, pattern)
-            length = j - start
+                for k in range(n_hashed, j):
+                    byte = buffer[k]
+                    hashed, tail = add_byte(hashed, tail, k - start, folded[byte])
+            hashed, length = mix(mix(hashed, tail), np.uint64(0)), j - start
+            seen |= flags
             if flags & UNSAFE or length > LONGEST_TOKENIZED:
                 is_safe = False
                 break
-            for k in range(n_hashed, j):
-                if k > start and (k - start) & 7 == 0:
-                    hashed, tail = mix(hashed, tail), np.uint64(0)
-                tail = (tail << BYTE) | np.uint64(folded[buffer[k]])
-            hashed = mix(mix(hashed, tail), np.uint64(0))
             number = find(hashed, tail, length, slots, words, n_words)
             if number >= 0 and length > 8:
                 first, k = words[number, SPAN] >> 8, 0
@@ -347,6 +351,10 @@ def find_matches(
                 number = -n_missed
             numbers[n] = number
             n += 1
+        if seen & BEGINS and is_safe:
+            is_safe = not has_special_token(
+                buffer, offsets[i], offsets[i + 1], begins, special, special_ends
+            )
         if not is_safe:
             n, n_missed, n_rows = before
             first = offsets[i] + (n_added[i] if n_added.size else 0)

@@ -21,6 +21,7 @@ from ensembles.embeddings.tokenization.cached_tokenizer import (
 from ensembles.embeddings.tokenization.pattern_loops import (
     AT_SPACE,
     AT_SPACES,
+    BEGINS,
     BLANK,
     COLLAPSE,
     GAP,
@@ -29,6 +30,7 @@ from ensembles.embeddings.tokenization.pattern_loops import (
     NEWLINE,
     NORMALIZED,
     NUMBER,
+    SCAN,
     SINGLE_DIGITS,
     STRIP_LEFT,
     STRIP_RIGHT,
@@ -188,8 +190,25 @@ def find_pattern(config: Mapping[str, Any]) -> PatternTable | None:
     if _folds_case(charwise) and not _replaces_letters(normalizers):
         folded[65:91] += 32
         classes[65:91] &= ~np.uint8(NORMALIZED | UNSAFE)
-    special = special_table([token["content"] for token in added])
+    contents = [token["content"] for token in added]
+    if all(map(_begins_rarely, contents)):
+        firsts = np.array([ord(content[0]) for content in contents], np.int64)
+        classes[firsts] |= BEGINS
+    else:
+        options |= SCAN
+    special = special_table(contents)
     return PatternTable(classes, pattern, options, prefix, folded, *special)
+
+
+def _begins_rarely(content: str) -> bool:
+    """Whether a special token begins with a character whose class is always read.
+
+    Loops skip spaces and letters of contractions, and letters would cost time.
+    """
+    first = content[:1]
+    is_mark = first in string.punctuation and first != "'"
+    is_other = not first.isascii() and not first.isspace() and ord(first) < N_CODES
+    return first != "" and (is_mark or is_other)
 
 
 def _byte_level(splitters: Steps) -> tuple[int, str] | None:

@@ -35,6 +35,14 @@ def mix(hashed, tail):
 
 
 @inlined
+def add_byte(hashed, tail, n, byte):
+    """Update a hash and its tail with byte ``n`` of a word."""
+    if n > 0 and n & 7 == 0:
+        hashed, tail = mix(hashed, tail), np.uint64(0)
+    return hashed, (tail << BYTE) | np.uint64(byte)
+
+
+@inlined
 def find(hashed, tail, length, slots, words, n_words):
     """Number of the word with this hash, tail and length, or -1.
 
@@ -72,12 +80,10 @@ def equals(number, words, text, buffer, start, length, folded):
 
 @inlined
 def hash_word(buffer, start, stop, folded):
-    """Hash and tail of a word; `find_words` has the same code inline."""
+    """Hash and tail of a word; loops that split texts compute it on the way."""
     hashed, tail = FACTOR, np.uint64(0)
     for j in range(start, stop):
-        if j > start and (j - start) & 7 == 0:
-            hashed, tail = mix(hashed, tail), np.uint64(0)
-        tail = (tail << BYTE) | np.uint64(folded[buffer[j]])
+        hashed, tail = add_byte(hashed, tail, j - start, folded[buffer[j]])
     return mix(mix(hashed, tail), np.uint64(0)), tail
 
 

@@ -323,6 +323,38 @@ def test_words_of_any_length_are_tokenized(name: str) -> None:
     assert by_text(tokens(texts)) == ids(tokenizer, texts)
 
 
+SPECIAL = [
+    *("</s>", "(x", "-", "x \n", "'s", "'", "s", "LL", " z", "\n\n", "\t", "7", "12"),
+    *(META, META + "t", "｜a", "é", "\xa0", "\u3000", "ſ", "\U00020000", "你"),
+]
+
+
+@pytest.mark.parametrize("content", SPECIAL)
+@pytest.mark.parametrize(
+    "name",
+    ["unigram", "unigram t5", "unigram whitespace", "gpt-2", "llama 3", "llama 2"],
+)
+def test_special_tokens_may_begin_with_any_character(name: str, content: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    tokenizer.add_special_tokens([content])
+    tokens = make_tokenizer(tokenizer, None)
+    around = [
+        "a{}b",
+        "{}",
+        " {} ",
+        "  {}",
+        "the cats{}",
+        "it{} is",
+        "x\n{}",
+        "1{}2 (",
+        ".",
+    ]
+    texts = [text.format(content) for text in around]
+    expected = ids(tokenizer, texts)
+    assert by_text(tokens(texts)) == expected
+    assert by_text(tokens(texts)) == expected
+
+
 @settings(max_examples=20 if PLAIN else 200)
 @given(st.text("thecats ", min_size=100, max_size=400))
 def test_a_priority_queue_merges_as_a_search_does(text: str) -> None:
