@@ -20,9 +20,7 @@ from typing import Any, NamedTuple
 PAUSE = 0.01  # seconds between two looks at the memory
 CHUNK = 512 << 10
 # Options that name a place.
-PLACES = (
-    *("--cache", "--debian", "--folder", "--kept", "--model", "--peer", "--results"),
-)
+PLACES = ["--cache", "--debian", "--folder", "--kept", "--model", "--peer", "--results"]
 TRIES = 5  # the kernel may keep a page that is in use
 DROP = Path("/proc/sys/vm/drop_caches")
 

@@ -62,9 +62,7 @@ def test_compressed_texts_are_never_embedded(
     content, kind, program = COMPRESSED[suffix]
     path = tmp_path / f"x.txt.{suffix}"
     path.write_bytes(content)
-    message = (
-        rf"is compressed \({kind}\): {program} .*x.txt.{suffix} \| ensemble COMMAND -"
-    )
+    message = rf"is compressed \({kind}\): {program} .*x.txt.{suffix} > FILE, or"
     with pytest.raises(ValueError, match=message):
         texts_of(path, **how)
     with pytest.raises(ValueError, match=rf"is compressed \({kind}\)"):
@@ -169,11 +167,11 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "how", "message"),
     [
-        ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble COMMAND -, or"),
-        ("x.csv.gz", {}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
-        ("x.csv.gz", {"column": "b"}, r"\| ensemble COMMAND - --kind csv, or > FILE"),
-        ("x.jsonl.gz", {}, r"\| ensemble COMMAND - --kind jsonl, or"),
-        ("x.gz", {"kind": "tsv"}, r"\| ensemble COMMAND - --kind tsv, or"),
+        ("x.txt.gz", {}, r"x\.txt\.gz > FILE, or .*ensemble embed -\)"),
+        ("x.csv.gz", {}, r"\(ensemble embed - --kind csv\)"),
+        ("x.csv.gz", {"column": "b"}, r"\(ensemble embed - --kind csv\)"),
+        ("x.jsonl.gz", {}, r"ensemble embed - --kind jsonl\)"),
+        ("x.gz", {"kind": "tsv"}, r"ensemble embed - --kind tsv\)"),
         ("x.parquet.gz", {}, r"x\.parquet\.gz > FILE$"),
     ],
 )
@@ -189,7 +187,7 @@ def test_the_hint_does_not_embed_a_table_as_lines(
 def test_names_in_commands_are_quoted(tmp_path: Path) -> None:
     path = tmp_path / "a b; touch x.csv.gz"
     path.write_bytes(COMPRESSED["gz"][0])
-    with pytest.raises(ValueError, match=r"zcat '.*a b; touch x\.csv\.gz' \|"):
+    with pytest.raises(ValueError, match=r"zcat '.*a b; touch x\.csv\.gz' >"):
         texts_of(path)
     with pytest.raises(ValueError, match=r"zcat '.*a b; touch x\.csv\.gz' >"):
         read_frequencies(path)

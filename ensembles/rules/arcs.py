@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,37 @@ from ensembles.rules.spherical import (
 from ensembles.rules.table import RULES
 
 Vectors = Literal["tensor", "row", "column"]
-VECTORS = ("tensor", "row", "column")
+VECTORS: tuple[str, ...] = get_args(Vectors)
 PIECE_SIZE = 32_768  # elements of each member in float64, which fit the L2 cache
 
 
 def flattens(*, vectors: Vectors = "tensor") -> bool:
-    """Whether arcs are taken between whole tensors."""
+    """Whether arcs are taken between whole tensors.
+
+    Parameters
+    ----------
+    vectors : {"tensor", "row", "column"}, default="tensor"
+        Parameter of the rule.
+
+    Returns
+    -------
+    bool
+    """
     return vectors == "tensor"
 
 
 def takes_columns(*, vectors: Vectors = "tensor") -> bool:
-    """Whether arcs are taken between columns."""
+    """Whether arcs are taken between columns.
+
+    Parameters
+    ----------
+    vectors : {"tensor", "row", "column"}, default="tensor"
+        Parameter of the rule.
+
+    Returns
+    -------
+    bool
+    """
     return vectors == "column"
 
 
@@ -124,23 +144,25 @@ def column_sums(
         Sums of squares of the first and of the second member, and of their products;
         number of entries of each member that are not zero, and that are not finite.
         Rows are added one after the other, so that blocks make no difference.
-
-    Raises
-    ------
-    ValueError
-        If the tensor has more than two axes.
     """
-    for start, stop in chunks(stack.shape[1], whole_rows(PIECE_SIZE, position)):
-        first, second = _columns(stack[:, start:stop], position)
-        pair = (first, second)
-        parts = [first * first, second * second, first * second]
-        parts += [part != 0 for part in pair] + [~np.isfinite(part) for part in pair]
-        sums = np.stack(parts, dtype=np.float64)
-        if total is not None:
-            sums = np.concatenate([total[:, None], sums], axis=1)
-        # `sum` may add in pairs.
-        total = np.add.accumulate(sums, axis=1)[:, -1].copy()
-    return np.zeros((7, position.row_size)) if total is None else total
+    total = np.zeros((7, _n_columns(position))) if total is None else total
+    for start, stop in chunks(stack.shape[1], _column_step(position)):
+        first, second = rows = stack[:, start:stop].reshape(2, -1, total.shape[1])
+        pairs = ((first, first), (second, second), (first, second))
+        for sums, (a, b) in zip(total, pairs, strict=False):
+            products = a * b
+            products[0] += sums
+            sums[:] = _last_sum(products)
+        total[3:5] += np.count_nonzero(rows, axis=1)
+        total[5:] += np.count_nonzero(~np.isfinite(rows), axis=1)
+    return total
+
+
+def _last_sum(rows: Float64) -> Float64:
+    """Sum of rows, one after the other."""
+    if rows.shape[1] == 1:  # `reduce` adds the entries of a single column in pairs
+        return np.asarray(np.add.accumulate(rows, axis=0)[-1])
+    return np.asarray(np.add.reduce(rows, axis=0))
 
 
 def column_coefficients(total: Float64, weights: Float64) -> Float64:
@@ -157,47 +179,92 @@ def column_coefficients(total: Float64, weights: Float64) -> Float64:
     -------
     ndarray of shape (2, n_columns)
     """
-    counts = total[3:].reshape(2, 2, -1)
+    n_nonzero, n_infinite = total[3:5], total[5:]
     t = float(weights[1] / weights.sum())
-    return _arcs(total[:2], total[2], counts[0] > 0, counts[1] == 0, t)
+    return _arcs(total[:2], total[2], n_nonzero > 0, n_infinite == 0, t)
 
 
-def _columns(members: Float64, position: Position) -> Float64:
-    """Rows of both members; a vector is a single column."""
-    if len(position.shape) > 2:
-        raise ValueError(
-            "vectors='column' requires tensors of at most two axes, found shape "
-            f"{position.shape}"
-        )
-    n_columns = position.row_size if len(position.shape) == 2 else 1
-    return members.reshape(2, -1, n_columns)
+def _n_columns(position: Position) -> int:
+    """Number of columns of a matrix; a vector is a single one."""
+    return position.row_size if len(position.shape) == 2 else 1
 
 
-def interpolated(
-    rows: Float64, position: Position, t: float, columns: Float64 | None
-) -> Float64:
-    """Points on the arcs between the rows of two members, or between their columns.
+def _column_step(position: Position) -> int:
+    """Elements of whole rows that are added at once; a vector has rows of one."""
+    is_matrix = len(position.shape) == 2
+    return whole_rows(PIECE_SIZE, position) if is_matrix else PIECE_SIZE
+
+
+def interpolate_rows(members: Float64, position: Position, t: float) -> Float64:
+    """Points on the arcs between the rows of two members.
 
     Parameters
     ----------
-    rows : ndarray of shape (2, size)
+    members : ndarray of shape (2, size)
         Whole rows of both members.
     position : Position
         Position of the rows in the tensor.
     t : float, from 0 to 1
         Share of the arcs, from the first member.
-    columns : ndarray of shape (2, n_columns) or None
-        Return value of `column_coefficients`; None takes the arcs between rows.
 
     Returns
     -------
     ndarray of shape (size,)
     """
-    if columns is None:
-        parts = rows.reshape(2, -1, position.row_size)
-        return combine_rows(parts, row_coefficients(parts, t)).reshape(-1)
-    first, second = _columns(rows, position)
-    return np.asarray(columns[0] * first + columns[1] * second).reshape(-1)
+    rows = members.reshape(2, -1, position.row_size)
+    return combine_rows(rows, row_coefficients(rows, t)).reshape(-1)
+
+
+def combine_columns(
+    members: Float64, position: Position, coefficients: Float64
+) -> Float64:
+    """Linear combination of each column of two members.
+
+    Parameters
+    ----------
+    members : ndarray of shape (2, size)
+        Whole rows of both members.
+    position : Position
+        Position of the rows in the tensor.
+    coefficients : ndarray of shape (2, n_columns)
+        Coefficient of each column of each member.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+    """
+    first, second = members.reshape(2, -1, _n_columns(position))
+    return np.asarray(coefficients[0] * first + coefficients[1] * second).reshape(-1)
+
+
+def has_vectors(position: Position, *, vectors: Vectors = "tensor") -> bool:
+    """Whether the rule needs rows of a tensor whole; raises for columns without rows.
+
+    Parameters
+    ----------
+    position : Position
+        Position in the tensor.
+    vectors : {"tensor", "row", "column"}, default="tensor"
+        Parameter of the rule.
+
+    Returns
+    -------
+    bool
+        True.
+
+    Raises
+    ------
+    ValueError
+        If a tensor has more than two axes and ``vectors="column"``.
+    """
+    if vectors == "column" and len(position.shape) > 2:
+        where = f"tensor {position.name!r}: " * bool(position.name)
+        raise ValueError(
+            f"{where}vectors='column' (--param vectors=column) requires tensors of at "
+            f"most two axes, found shape {position.shape}; pass vectors='row', or "
+            "leave such tensors out (--exclude)"
+        )
+    return True
 
 
 @register(
@@ -209,6 +276,7 @@ def interpolated(
     n_members=2,
     fused=True,
     unit="row",
+    has_units=has_vectors,
 )
 def nuslerp(
     stack: Array,
@@ -271,5 +339,9 @@ def nuslerp(
     out, t = np.empty(stack.shape[1], stack.dtype), float(weights[1] / weights.sum())
     for start, stop in chunks(len(out), whole_rows(PIECE_SIZE, position)):
         piece = np.ascontiguousarray(widen(stack[:, start:stop]))
-        out[start:stop] = narrow(interpolated(piece, position, t, state), stack.dtype)
+        if state is None:
+            combined = interpolate_rows(piece, position, t)
+        else:
+            combined = combine_columns(piece, position, state)
+        out[start:stop] = narrow(combined, stack.dtype)
     return out

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
-from ensembles.checkpoints import average
+from ensembles.checkpoints import average, plan
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.rules import karcher_mean, multislerp, nuslerp, slerp
 from ensembles.rules.rule import Rule
@@ -83,6 +83,15 @@ def test_columns_without_an_angle_are_interpolated_linearly() -> None:
     expected = (0.75 * first + 0.25 * second)[:, :3]
     np.testing.assert_allclose(found[:, :3], expected)
     assert np.isnan(found[:, 3]).all()
+
+
+def test_columns_of_other_tensors_are_refused_by_the_plan() -> None:
+    states = [{"w": np.eye(3), "conv": np.ones((2, 3, 4)) * n} for n in (1, 2)]
+    options: dict[str, Any] = {"rule": "nuslerp", "rule_params": {"vectors": "column"}}
+    with pytest.raises(ValueError, match=r"tensor 'conv': .* at most two axes, found"):
+        plan(states, **options)
+    found = average(states, **options, exclude=["conv"])
+    assert list(found) == ["w"]
 
 
 def test_columns_are_those_of_matrices() -> None:

@@ -167,7 +167,10 @@ def command(
     from ensembles.embeddings.similarity.evaluation import read_similarity_pairs
 
     check_absent(out, folder=True, force=force)
-    out.absolute().parent.stat()  # raises if it does not exist
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"{out.absolute().parent} is not a directory; create it first"
+        )
     # Read before the teacher is asked, which takes minutes: errors come first.
     names = None if columns is None else columns.split(",")
     rated = None if pairs is None else read_similarity_pairs(pairs, names)

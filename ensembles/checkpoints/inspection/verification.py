@@ -390,6 +390,7 @@ def _changed_by(
         again = plan(
             planned.members,
             base=planned.base,
+            base_may_be_member=True,
             moments=moments,
             rule=recipe["rule"],
             weights=recipe["weights"],

@@ -17,8 +17,10 @@ from ensembles.rules.arcs import (
     Vectors,
     column_coefficients,
     column_sums,
+    combine_columns,
     flattens,
-    interpolated,
+    has_vectors,
+    interpolate_rows,
     takes_columns,
     whole_rows,
 )
@@ -56,6 +58,7 @@ def _column_sums(
     n_members=2,
     fused=True,
     unit="row",
+    has_units=has_vectors,
 )
 def nuslerp_task_vectors(
     stack: Array,
@@ -91,8 +94,8 @@ def nuslerp_task_vectors(
     Raises
     ------
     ValueError
-        If ``vectors`` is unknown, or a tensor has more than two axes and
-        ``vectors="column"``.
+        If ``vectors`` is unknown, the squares of a row or column of float64 are out of
+        range, or a tensor has more than two axes and ``vectors="column"``.
 
     Notes
     -----
@@ -112,7 +115,10 @@ def nuslerp_task_vectors(
     for start, stop in chunks(out.size, whole_rows(PIECE_SIZE, position)):
         origin = widen(base[None, start:stop])[0]
         deltas = np.ascontiguousarray(widen(stack[:, start:stop]) - origin)
-        update = interpolated(deltas, position, t, state)
+        if state is None:
+            update = interpolate_rows(deltas, position, t)
+        else:
+            update = combine_columns(deltas, position, state)
         out[start:stop] = narrow(update + origin, base.dtype)
     return out
 

@@ -110,10 +110,14 @@ PARAMETER_HINTS = (
     ("beta", "gamma", "pass it as gamma (--param gamma=0.01)"),
     ("filter_wise", "vectors", "it is vectors='row' (--param vectors=row)"),
     (
-        "nuslerp_row_wise nuslerp_flatten",
+        "nuslerp_flatten",
         "vectors",
-        "it is vectors='tensor', 'row' or 'column' (--param vectors=row); rows of "
-        "mergekit are columns",
+        "false is vectors='row' (--param vectors=row), true is vectors='tensor'",
+    ),
+    (
+        "nuslerp_row_wise",
+        "vectors",
+        "true is vectors='column' (--param vectors=column) of rules named nuslerp",
     ),
     (
         "max_iter max_iterations tol tolerance",

@@ -302,7 +302,7 @@ def unit_notes(
     str
         One sentence, if the rule has units of some tensors only.
     """
-    if rule.has_units is None:
+    if rule.has_units is None or rule.unit != "matrix":
         return
     combined = [target for target in targets if target.action == "combine"]
     others = [t.name for t in combined if unit_of(t, rule, params) == "element"]

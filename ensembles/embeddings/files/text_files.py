@@ -185,7 +185,7 @@ def _shell_command_end(name: str, kind: str) -> str:
     if kind == "parquet":
         return "> FILE"
     option = f" --kind {kind}" if kind != "lines" else ""
-    return f"| ensemble COMMAND -{option}, or > FILE instead"
+    return f"> FILE, or into a command that reads - (ensemble embed -{option})"
 
 
 def _decoded(

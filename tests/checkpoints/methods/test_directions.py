@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
+from ensembles.checkpoints import average
 from ensembles.checkpoints.methods import (
     model_stock,
     multislerp_task_vectors,
@@ -85,3 +88,35 @@ def test_unknown_vectors_are_refused(rule: Any, rng: np.random.Generator) -> Non
     stack, base = related(rng, 2, np.dtype(np.float64))
     with pytest.raises(ValueError, match=r"vectors of .* one of 'tensor', 'row'"):
         rule(stack, base=base, vectors="columns")
+
+
+def test_streamed_columns_are_the_same_for_any_memory_and_threads(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    shapes = {"wide": (700, 513), "thin": (90_000, 2), "vector": (300_001,)}
+    shared = {n: 3 * rng.normal(size=shape) for n, shape in shapes.items()}
+    for name in "abc":
+        state = {n: t + rng.normal(size=t.shape) for n, t in shared.items()}
+        stored = {n: tensor.astype(np.float32) for n, tensor in state.items()}
+        save_file(stored, tmp_path / f"{name}.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    contents = set()
+    for memory, threads in ((8 << 20, 1), (64 << 20, 3)):
+        out = tmp_path / f"{memory}.safetensors"
+        average(
+            paths[1:],
+            out,
+            base=paths[0],
+            rule="nuslerp_task_vectors",
+            rule_params={"vectors": "column"},
+            memory=memory,
+            threads=threads,
+        )
+        contents.add(out.read_bytes())
+    assert len(contents) == 1
+    base, *members = (load_file(path) for path in paths)
+    for name, tensor in load_file(out).items():
+        stack = np.array([member[name] for member in members])
+        options: dict[str, Any] = {"base": base[name], "vectors": "column"}
+        expected = nuslerp_task_vectors(stack, **options)
+        assert tensor.tobytes() == expected.tobytes()
