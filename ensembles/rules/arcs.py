@@ -238,7 +238,10 @@ def combine_columns(
 
 
 def has_vectors(position: Position, *, vectors: Vectors = "tensor") -> bool:
-    """Whether the rule needs rows of a tensor whole; raises for columns without rows.
+    """Whether the rule needs whole rows, as it always does; refuses other columns.
+
+    The plan calls it for each tensor, so that a tensor whose columns are not defined is
+    reported before any tensor is read.
 
     Parameters
     ----------

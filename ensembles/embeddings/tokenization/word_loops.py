@@ -357,9 +357,7 @@ def find_words(
                 kind = kinds[byte]
                 if kind != WORD:
                     break
-                if (j - start) & 7 == 0 and j > start:
-                    hashed, tail = mix(hashed, tail), np.uint64(0)
-                tail = (tail << BYTE) | np.uint64(folded[byte])
+                hashed, tail = add_byte(hashed, tail, j - start, folded[byte])
                 j += 1
             if j == start:
                 j += 1
